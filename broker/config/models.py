@@ -1,0 +1,188 @@
+"""The configuration as frozen models, after every reference and LiteLLM name has been resolved. Imports no I/O."""
+
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, and strict about its names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Strategy(StrEnum):
+    """How a deployment is chosen inside an alias; the names are LiteLLM's."""
+
+    SIMPLE_SHUFFLE = "simple-shuffle"
+    LEAST_BUSY = "least-busy"
+    USAGE_BASED = "usage-based-routing"
+    LATENCY_BASED = "latency-based-routing"
+    COST_BASED = "cost-based-routing"
+
+
+class Prices(Section):
+    """Prices of one deployment in USD, overriding every other source; None where not overridden."""
+
+    input_cost_per_token: Decimal | None = Field(default=None, ge=0)
+    output_cost_per_token: Decimal | None = Field(default=None, ge=0)
+    cache_read_input_token_cost: Decimal | None = Field(default=None, ge=0)
+    cache_creation_input_token_cost: Decimal | None = Field(default=None, ge=0)
+    input_cost_per_request: Decimal | None = Field(default=None, ge=0)
+
+
+class Deployment(Section):
+    """One way to serve an alias. Times are seconds; limits are per 60 s; None means no limit."""
+
+    name: str
+    """Unique; `alias/0`, `alias/1`, … unless the configuration names it (`model_info.id`)."""
+    alias: str
+    provider: str
+    model: str
+    """The provider's own name of the model: what goes upstream."""
+    base_model: str | None = None
+    """What to price it as, where `model` is a name of the user's own."""
+    api_base: str | None = None
+    api_key: SecretStr | None = None
+    headers: dict[str, SecretStr] = Field(default_factory=dict)
+    rpm: int | None = Field(default=None, ge=1)
+    tpm: int | None = Field(default=None, ge=1)
+    max_parallel_requests: int | None = Field(default=None, ge=1)
+    timeout: float | None = Field(default=None, gt=0)
+    stream_timeout: float | None = Field(default=None, gt=0)
+    weight: float | None = Field(default=None, ge=0)
+    order: int = 1
+    tags: tuple[str, ...] = ()
+    prices: Prices = Prices()
+    drop_params: bool = False
+    additional_drop_params: tuple[str, ...] = ()
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+    """Parameters the configuration adds to every request of this deployment (temperature, seed, …)."""
+
+
+class Alias(Section):
+    """What callers name, and the policy of its requests. Times are seconds."""
+
+    name: str
+    deployments: tuple[Deployment, ...]
+    strategy: Strategy = Strategy.SIMPLE_SHUFFLE
+    num_retries: int = Field(default=2, ge=0)
+    """Tries after the first one, inside this alias."""
+    timeout: float = Field(default=600.0, gt=0)
+    """Of one attempt, connection to last byte."""
+    deadline: float = Field(default=86_400.0, gt=0)
+    """Of a request that names none, counted from when it was produced."""
+    cooldown_time: float = Field(default=5.0, ge=0)
+    allowed_fails: int | None = Field(default=None, ge=0)
+    fallbacks: tuple[str, ...] = ()
+    context_window_fallbacks: tuple[str, ...] = ()
+    content_policy_fallbacks: tuple[str, ...] = ()
+
+
+class VirtualKey(Section):
+    """A key of a tenant, known only by its hash. Budgets are USD."""
+
+    hash: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """SHA-256 of the key, hex."""
+    key_id: str
+    tenant: str
+    team: str = ""
+    aliases: tuple[str, ...] = ()
+    """Aliases it may use; empty means all."""
+    blocked: bool = False
+    expires_ms: int | None = None
+    """Unix milliseconds."""
+    rpm_limit: int | None = Field(default=None, ge=1)
+    tpm_limit: int | None = Field(default=None, ge=1)
+    max_parallel_requests: int | None = Field(default=None, ge=1)
+    max_budget: Decimal | None = Field(default=None, ge=0)
+
+
+class Kafka(Section):
+    """The log. With no `bootstrap_servers`, `broker up` starts an embedded one. Times are seconds."""
+
+    bootstrap_servers: str | None = None
+    topic_prefix: str = Field(default="llm.", pattern=r"^[A-Za-z0-9._-]{0,40}$")
+    security_protocol: str = "PLAINTEXT"
+    sasl_mechanism: str | None = None
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    ssl_cafile: str | None = None
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    ssl_keyfile_password: SecretStr | None = None
+    ssl_check_hostname: bool = True
+    replication_factor: int = Field(default=1, ge=1)
+    max_message_bytes: int = Field(default=4 << 20, ge=1 << 20)
+    request_timeout: float = Field(default=40.0, gt=0)
+
+
+class Redis(Section):
+    """Where answers are stored. With no `url`, `broker up` starts an embedded one."""
+
+    url: SecretStr | None = None
+    """`redis://` or `rediss://`, credentials included."""
+    ssl_ca_certs: str | None = None
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    answer_ttl: float = Field(default=3600.0, gt=0)
+    """Seconds an answer stays readable by request id."""
+
+
+class ClickHouse(Section):
+    """The ledger's tables. With no `dsn`, `broker up` starts an embedded engine."""
+
+    dsn: SecretStr | None = None
+    """`clickhouse://user:password@host:8123/database` or `clickhouses://…`."""
+    ca_cert: str | None = None
+    client_cert: str | None = None
+    client_cert_key: str | None = None
+    ttl_days: int = Field(default=400, ge=1)
+    batch_rows: int = Field(default=10_000, ge=1)
+    batch_seconds: float = Field(default=1.0, gt=0)
+
+
+class Pool(Section):
+    """Worker processes that share a consumer group."""
+
+    name: str
+    aliases: tuple[str, ...] = ("*",)
+    processes: int = Field(default=1, ge=1)
+    in_flight: int = Field(default=2000, ge=1)
+    """Upstream calls at once in one process."""
+    drain_seconds: float = Field(default=130.0, ge=0)
+    commit_interval: float = Field(default=0.3, gt=0)
+
+
+class Server(Section):
+    """Where health, metrics and later the HTTP endpoint listen."""
+
+    host: str = "127.0.0.1"
+    port_base: int = Field(default=4000, ge=1, le=65_000)
+
+
+class Settings(Section):
+    """The whole configuration."""
+
+    aliases: dict[str, Alias] = Field(default_factory=dict)
+    alias_names: dict[str, str] = Field(default_factory=dict)
+    """What an OpenAI client may call an alias that Kafka forbids (`openai/gpt-4o`) → the alias."""
+    default_fallbacks: tuple[str, ...] = ()
+    keys: dict[str, VirtualKey] = Field(default_factory=dict)
+    """By hash."""
+    anonymous_tenant: str | None = "anonymous"
+    """Tenant of requests without a key; None refuses them."""
+    signing_key: SecretStr | None = None
+    """Of `broker-signature`; one is drawn at start when absent, which suits one process only."""
+    kafka: Kafka = Kafka()
+    redis: Redis = Redis()
+    clickhouse: ClickHouse = ClickHouse()
+    pools: dict[str, Pool] = Field(default_factory=lambda: {"default": Pool(name="default")})
+    server: Server = Server()
+    price_overrides: tuple[dict[str, Any], ...] = ()
+    unacted: tuple[str, ...] = ()
+    """LiteLLM keys that were understood but are not acted on yet; listed at start."""
+    config_hash: str = ""
+    """First 12 hex digits of the SHA-256 of the configuration, secrets left out."""
