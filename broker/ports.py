@@ -1,0 +1,286 @@
+"""The seams: what the core needs from a log, a journal, a ledger and a limiter. The contract stands on the method.
+
+Every port has an adapter for the real technology and an in-memory twin in `broker.adapters`; one contract suite runs over both.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from broker.topics import TopicSpec
+from schemas.usage import UsageEvent
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+class Partition(NamedTuple):
+    """A partition of a topic; equal and hash-equal to any `(topic, partition)` tuple."""
+
+    topic: str
+    partition: int
+
+
+class Record(Protocol):
+    """A record as it was read. `timestamp` is unix milliseconds; the value is what the producer wrote, byte for byte."""
+
+    @property
+    def topic(self) -> str: ...  # noqa: D102 - named by itself
+    @property
+    def partition(self) -> int: ...  # noqa: D102
+    @property
+    def offset(self) -> int: ...  # noqa: D102
+    @property
+    def timestamp(self) -> int: ...  # noqa: D102
+    @property
+    def key(self) -> bytes | None: ...  # noqa: D102
+    @property
+    def value(self) -> bytes | None: ...  # noqa: D102
+    @property
+    def headers(self) -> Headers: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class OutRecord:
+    """A record to be written; with no `partition` the key decides, with neither the producer spreads."""
+
+    topic: str
+    value: bytes | None
+    key: bytes | None = None
+    headers: Headers = ()
+    partition: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A committed position: every offset below `offset` is done, and `metadata` (at most 4,096 bytes) tells the rest."""
+
+    offset: int
+    metadata: str = ""
+
+
+class AssignmentListener(Protocol):
+    """Told of rebalances, inside the consumer's own task: it must return well within the rebalance timeout (20 s)."""
+
+    async def on_revoked(self, partitions: frozenset[Partition]) -> None:
+        """Handle partitions that are no longer ours after this returns; the last moment to commit them."""
+        ...
+
+    async def on_assigned(self, partitions: frozenset[Partition]) -> None:
+        """Handle the whole new assignment; kept partitions are named again and will be re-read from their commit."""
+        ...
+
+
+class LogConsumer(Protocol):
+    """One member of a consumer group. Not safe for use by two tasks at once, except `commit` beside `poll`."""
+
+    async def start(self, topics: Sequence[str], listener: AssignmentListener | None = None) -> None:
+        """Join the group and subscribe; absent topics are waited for. Raises `Unavailable` when no broker answers."""
+        ...
+
+    def subscribe(self, topics: Sequence[str]) -> None:
+        """Change the subscription; the listener hears of what follows."""
+        ...
+
+    def assignment(self) -> frozenset[Partition]:
+        """Return the partitions that are ours now."""
+        ...
+
+    async def poll(self, partitions: Sequence[Partition], *, max_records: int, timeout: float) -> Sequence[Record]:
+        """Return up to `max_records` records of `partitions`, fairly over them, waiting at most `timeout` seconds.
+
+        Partitions that are not named keep what was prefetched. Partitions that are not ours are ignored; an empty list
+        waits and returns nothing. A record that cannot be parsed is returned with value None and a header
+        `broker-unreadable` that says why. Never cancel this call.
+        """
+        ...
+
+    async def commit(self, commits: Mapping[Partition, Commit], *, timeout: float) -> None:
+        """Commit. Raises `Unavailable` on time-out or when the group has moved on; nothing is then known to be stored."""
+        ...
+
+    async def committed(self, partitions: Sequence[Partition]) -> Mapping[Partition, Commit]:
+        """Return what is committed, metadata included; partitions without a commit are absent."""
+        ...
+
+    async def lag(self) -> Mapping[Partition, int]:
+        """Records behind the end of each assigned partition, as far as the last fetch told; asks nobody."""
+        ...
+
+    async def stop(self) -> None:
+        """Leave the group. Commits nothing."""
+        ...
+
+
+class LogProducer(Protocol):
+    """Writes records; safe for use by many tasks."""
+
+    async def start(self) -> None:
+        """Connect. Raises `Unavailable`."""
+        ...
+
+    async def send_all(self, records: Sequence[OutRecord]) -> Sequence[BrokerFailure | None]:
+        """Write all and wait until all replicas have them; one entry per record, None where it is acknowledged.
+
+        A record that the log refuses (too large) fails alone, with `permanent` set; it does not fail its neighbours.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Flush and close."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerFailure:
+    """Why a record was not written. `permanent`: the same record will never be accepted."""
+
+    reason: str
+    permanent: bool
+
+
+class LogReader(Protocol):
+    """Reads chosen partitions without a group: replies, control, dead letters, single records."""
+
+    async def start(self) -> None:
+        """Connect. Raises `Unavailable`."""
+        ...
+
+    async def assign(self, positions: Mapping[Partition, int]) -> None:
+        """Read exactly these partitions, each from the given offset."""
+        ...
+
+    async def bounds(self, topic: str) -> Mapping[Partition, tuple[int, int]]:
+        """First offset and end offset of each partition; empty when the topic does not exist."""
+        ...
+
+    async def offsets_at(self, topic: str, timestamp_ms: int) -> Mapping[Partition, int]:
+        """Return the first offset at or after `timestamp_ms` of each partition, its end offset where there is none."""
+        ...
+
+    async def poll(self, *, max_records: int, timeout: float) -> Sequence[Record]:
+        """Return up to `max_records` records, waiting at most `timeout` seconds for the first."""
+        ...
+
+    async def stop(self) -> None:
+        """Close."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """A topic as it exists."""
+
+    name: str
+    partitions: int
+    settings: Mapping[str, str]
+
+
+class LogAdmin(Protocol):
+    """Looks at topics and makes them; never shrinks, never deletes."""
+
+    async def start(self) -> None:
+        """Connect. Raises `Unavailable`."""
+        ...
+
+    async def topics(self, prefix: str) -> Mapping[str, TopicState]:
+        """Return the topics whose names start with `prefix`."""
+        ...
+
+    async def create(self, spec: TopicSpec, *, replication_factor: int) -> None:
+        """Create a topic; one that exists is no error."""
+        ...
+
+    async def grow(self, topic: str, partitions: int) -> None:
+        """Add partitions up to `partitions`."""
+        ...
+
+    async def alter(self, topic: str, settings: Mapping[str, str]) -> None:
+        """Change settings by their Kafka names, leaving the others as they are."""
+        ...
+
+    async def lags(self, group: str) -> Mapping[Partition, tuple[int, int]]:
+        """Committed offset and end offset of each partition the group has committed."""
+        ...
+
+    async def stop(self) -> None:
+        """Close."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The stored outcome of a request: what its final reply carries."""
+
+    request_id: str
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+
+class Journal(Protocol):
+    """Stored outcomes by request id. In this form it keeps answers; leases and fences are added to the same port."""
+
+    async def start(self) -> None:
+        """Connect. Raises `Unavailable`."""
+        ...
+
+    async def complete(self, answers: Sequence[Answer]) -> None:
+        """Store outcomes, in one round trip; the later one of a request id wins. Raises `Unavailable`."""
+        ...
+
+    async def outcome(self, request_id: str) -> Answer | None:
+        """Return the stored outcome; None when there is none, or no longer."""
+        ...
+
+    async def ping(self) -> None:
+        """Return when the store answers, raise `Unavailable` when it does not."""
+        ...
+
+    async def stop(self) -> None:
+        """Close."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """A usage event and where it stood in the usage topic: what a restarted sink resumes from."""
+
+    event: UsageEvent
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A query's answer."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
+class Ledger(Protocol):
+    """The attempts table. Blocking work happens off the event loop."""
+
+    async def start(self) -> None:
+        """Connect. Raises `Unavailable`."""
+        ...
+
+    async def migrate(self) -> Sequence[str]:
+        """Apply the migrations that are not applied yet and return their names; idempotent."""
+        ...
+
+    async def insert(self, rows: Sequence[LedgerRow]) -> Sequence[tuple[LedgerRow, str]]:
+        """Write rows in one INSERT; return the rows the table refuses, with the reason. Raises `Unavailable`: try the same again."""
+        ...
+
+    async def next_offsets(self) -> Mapping[int, int]:
+        """Partition of the usage topic to the offset after the last row the table holds."""
+        ...
+
+    async def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Table:
+        """Run a read-only query. Raises `Unavailable`."""
+        ...
+
+    async def stop(self) -> None:
+        """Close."""
+        ...
