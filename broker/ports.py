@@ -1,6 +1,7 @@
 """The seams: what the core needs from a log, a journal, a ledger and a limiter. The contract stands on the method.
 
-Every port has an adapter for the real technology and an in-memory twin in `broker.adapters`; one contract suite runs over both.
+Every port has an adapter for the real technology and an in-memory twin in `broker.adapters`; one contract suite runs
+over both.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ class Partition(NamedTuple):
 
 
 class Record(Protocol):
-    """A record as it was read. `timestamp` is unix milliseconds; the value is what the producer wrote, byte for byte."""
+    """A record as it was read. `timestamp` is unix milliseconds; the value is exactly what was produced."""
 
     @property
     def topic(self) -> str: ...  # noqa: D102 - named by itself
@@ -95,7 +96,7 @@ class LogConsumer(Protocol):
         ...
 
     async def commit(self, commits: Mapping[Partition, Commit], *, timeout: float) -> None:
-        """Commit. Raises `Unavailable` on time-out or when the group has moved on; nothing is then known to be stored."""
+        """Commit. Raises `Unavailable` on time-out or when the group has moved on; what is stored is then unknown."""
         ...
 
     async def committed(self, partitions: Sequence[Partition]) -> Mapping[Partition, Commit]:
@@ -111,6 +112,14 @@ class LogConsumer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class SendFailure:
+    """Why a record was not written. `permanent`: the same record will never be accepted."""
+
+    reason: str
+    permanent: bool
+
+
 class LogProducer(Protocol):
     """Writes records; safe for use by many tasks."""
 
@@ -118,7 +127,7 @@ class LogProducer(Protocol):
         """Connect. Raises `Unavailable`."""
         ...
 
-    async def send_all(self, records: Sequence[OutRecord]) -> Sequence[BrokerFailure | None]:
+    async def send_all(self, records: Sequence[OutRecord]) -> Sequence[SendFailure | None]:
         """Write all and wait until all replicas have them; one entry per record, None where it is acknowledged.
 
         A record that the log refuses (too large) fails alone, with `permanent` set; it does not fail its neighbours.
@@ -128,14 +137,6 @@ class LogProducer(Protocol):
     async def stop(self) -> None:
         """Flush and close."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerFailure:
-    """Why a record was not written. `permanent`: the same record will never be accepted."""
-
-    reason: str
-    permanent: bool
 
 
 class LogReader(Protocol):
@@ -270,7 +271,10 @@ class Ledger(Protocol):
         ...
 
     async def insert(self, rows: Sequence[LedgerRow]) -> Sequence[tuple[LedgerRow, str]]:
-        """Write rows in one INSERT; return the rows the table refuses, with the reason. Raises `Unavailable`: try the same again."""
+        """Write rows in one INSERT and return the rows the table refuses, each with the reason.
+
+        Raises `Unavailable`: the caller tries the identical rows again.
+        """
         ...
 
     async def next_offsets(self) -> Mapping[int, int]:

@@ -1,0 +1,1 @@
+"""The commands. Each file holds one command or one group of them; they are composition roots."""

@@ -1,0 +1,1 @@
+"""Calls to providers: one file a dialect, one seam for HTTP. Nothing outside this folder knows a provider's format."""

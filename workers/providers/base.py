@@ -1,0 +1,73 @@
+"""What a provider call takes and gives. Imports schemas, broker errors and configuration models; no client library."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from broker.config import Deployment
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the provider counted them; `raw` is its own usage object.
+
+    Cached tokens are part of input, reasoning tokens are part of output.
+    """
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    audio_tokens: int = 0
+    estimated: bool = False
+    raw: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """A good answer. `body` is the OpenAI body, a reply's value; `model` is what the provider says it ran."""
+
+    body: bytes
+    model: str
+    usage: Usage
+    ttft_ms: int | None = None
+    service_tier: str | None = None
+    stated_cost: str | None = None
+    """USD as the provider stated it, a decimal text."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """The provider's rate-limit headers, names in lower case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One upstream call. `timeout` is seconds from connecting to the last byte; `body` must not be changed."""
+
+    deployment: Deployment
+    endpoint: str
+    body: Mapping[str, Any]
+    timeout: float
+    request_id: str
+    traceparent: str | None = None
+
+
+OnChunk = Callable[[bytes], Awaitable[None]]
+"""Given each SSE `data:` JSON of a stream as it arrives, `[DONE]` left out."""
+
+
+class ProviderClient(Protocol):
+    """Makes calls; one per worker process, safe for use by thousands of tasks."""
+
+    async def call(self, call: Call, on_chunk: OnChunk | None = None) -> CallResult:
+        """Make one call; with `on_chunk` it streams, and the result carries the whole completion all the same.
+
+        Raises a `RequestError`: `UpstreamTimeout`, `UpstreamUnreachable`, `BadUpstreamResponse`, `InvalidRequest`,
+        `ContextLengthExceeded`, `ContentPolicyViolation`, or `UpstreamError` with the upstream's own status and message
+        and `retry_after` in seconds where the upstream gave one. Nothing else comes out of it but cancellation, which
+        closes the connection.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close every connection."""
+        ...
