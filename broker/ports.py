@@ -22,7 +22,7 @@ class Partition(NamedTuple):
 
 
 class Record(Protocol):
-    """A record as it was read. `timestamp` is unix milliseconds; the value is exactly what was produced."""
+    """A record as read. `timestamp` is unix milliseconds; the value is exactly what was produced."""
 
     @property
     def topic(self) -> str: ...  # noqa: D102 - named by itself
@@ -53,7 +53,7 @@ class OutRecord:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A committed position: every offset below `offset` is done, and `metadata` (at most 4,096 bytes) tells the rest."""
+    """A record as it was read. `timestamp` is unix milliseconds; the value is what was produced, byte for byte."""
 
     offset: int
     metadata: str = ""
