@@ -53,7 +53,7 @@ class OutRecord:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A record as it was read. `timestamp` is unix milliseconds; the value is what was produced, byte for byte."""
+    """A committed position: every offset below `offset` is done; `metadata` (at most 4,096 bytes) tells the rest."""
 
     offset: int
     metadata: str = ""
