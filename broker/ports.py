@@ -6,57 +6,31 @@ over both.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
+from broker.records import Commit, Headers, OutRecord, Partition, Record
 from broker.topics import TopicSpec
 from schemas.usage import UsageEvent
 
-Headers = Sequence[tuple[str, bytes]]
-
-
-class Partition(NamedTuple):
-    """A partition of a topic; equal and hash-equal to any `(topic, partition)` tuple."""
-
-    topic: str
-    partition: int
-
-
-class Record(Protocol):
-    """A record as read. `timestamp` is unix milliseconds; the value is exactly what was produced."""
-
-    @property
-    def topic(self) -> str: ...  # noqa: D102 - named by itself
-    @property
-    def partition(self) -> int: ...  # noqa: D102
-    @property
-    def offset(self) -> int: ...  # noqa: D102
-    @property
-    def timestamp(self) -> int: ...  # noqa: D102
-    @property
-    def key(self) -> bytes | None: ...  # noqa: D102
-    @property
-    def value(self) -> bytes | None: ...  # noqa: D102
-    @property
-    def headers(self) -> Headers: ...  # noqa: D102
-
-
-@dataclass(frozen=True, slots=True)
-class OutRecord:
-    """A record to be written; with no `partition` the key decides, with neither the producer spreads."""
-
-    topic: str
-    value: bytes | None
-    key: bytes | None = None
-    headers: Headers = ()
-    partition: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """A committed position: every offset below `offset` is done; `metadata` (at most 4,096 bytes) tells the rest."""
-
-    offset: int
-    metadata: str = ""
+__all__ = [
+    "Answer",
+    "AssignmentListener",
+    "Commit",
+    "Headers",
+    "Journal",
+    "Ledger",
+    "LedgerRow",
+    "LogAdmin",
+    "LogConsumer",
+    "LogProducer",
+    "LogReader",
+    "OutRecord",
+    "Partition",
+    "Record",
+    "SendFailure",
+    "Table",
+    "TopicState",
+]
 
 
 class AssignmentListener(Protocol):
