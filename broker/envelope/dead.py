@@ -1,0 +1,80 @@
+"""Record → dead letter and back: the original record untouched, and why it is dead in headers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from broker.envelope import headers as h
+from broker.records import OutRecord, Record
+
+DEAD_HEADERS: Final = frozenset({h.DEAD_REASON, h.DEAD_CODE, h.DEAD_ORIGIN, h.DEAD_AT})
+NOT_REPLAYED: Final = DEAD_HEADERS | {h.UNREADABLE, h.SIGNATURE, h.TARGET, *h.SIGNED}
+"""A replayed request starts afresh: no attempts counted, no alias visited, no time to wait for."""
+
+MAX_REASON: Final = 1000
+"""Characters of a reason; with the other three headers a dead letter stays within 2 KiB of the original's size."""
+
+
+def dead_letter(  # noqa: PLR0913 - what is dead, why, when, and whether it fits
+    record: Record, reason: str, code: str, now_ms: int, topic: str, *, keep_value: bool = True
+) -> OutRecord:
+    """Write `record` for the dead-letter `topic`: key, value and headers as they were, the reason beside them.
+
+    With `keep_value=False` the value is left out, for a record the log refuses as too large: `dead-origin` tells where
+    the original stands for as long as its own topic keeps it.
+    """
+    pairs = [(name, value) for name, value in record.headers if name not in DEAD_HEADERS]
+    pairs += [
+        (h.DEAD_REASON, reason[:MAX_REASON].encode(errors="replace")),
+        (h.DEAD_CODE, code.encode(errors="replace")),
+        (h.DEAD_ORIGIN, f"{record.topic}-{record.partition}-{record.offset}".encode()),
+        (h.DEAD_AT, b"%d" % now_ms),
+    ]
+    return OutRecord(topic, record.value if keep_value else None, record.key, pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A dead letter as it is read. `at` is unix milliseconds; `origin` is where the original record stands."""
+
+    record: Record = field(repr=False)
+    request_id: str
+    reason: str
+    code: str
+    origin_topic: str
+    origin: str
+    at: int
+
+    def replayed(self) -> OutRecord:
+        """Write the record for its original topic again, under the request id it had there."""
+        pairs = _kept(self.record.headers)
+        pairs.append((h.REQUEST_ID, self.request_id.encode()))
+        return OutRecord(self.origin_topic, self.record.value, self.record.key, pairs)
+
+
+def _kept(headers: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    return [(name, value) for name, value in headers if name not in NOT_REPLAYED and name != h.REQUEST_ID]
+
+
+def read_dead(record: Record) -> DeadLetter | None:
+    """Read a record of the dead-letter topic; None for a record that tells no origin."""
+    raw = dict(record.headers)
+
+    def text(name: str) -> str:
+        return (raw.get(name) or b"").decode(errors="replace")
+
+    origin = text(h.DEAD_ORIGIN)
+    topic, _, place = origin.rpartition("-")
+    topic, _, partition = topic.rpartition("-")
+    if not (topic and partition.isdigit() and place.isdigit()):
+        return None
+    at = text(h.DEAD_AT)
+    return DeadLetter(
+        record,
+        request_id=text(h.REQUEST_ID) or origin,
+        reason=text(h.DEAD_REASON),
+        code=text(h.DEAD_CODE),
+        origin_topic=topic,
+        origin=origin,
+        at=int(at) if at.isascii() and at.isdigit() else record.timestamp,
+    )
