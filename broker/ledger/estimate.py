@@ -1,0 +1,61 @@
+"""Tokens a request may take, guessed before it is sent: for permits only, never for money. Imports nothing of ours."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+CHARACTERS_A_TOKEN: Final = 4
+"""English text in the tokenizers of current models; other scripts take more tokens, which limits then learn."""
+
+DEFAULT_OUTPUT: Final = 256
+"""Output tokens assumed where the request sets no bound."""
+
+PART_TOKENS: Final = 765
+"""An image or a file part without text: what OpenAI counts for one picture of 1024 × 1024 pixels in high detail."""
+
+
+def estimate_tokens(body: Mapping[str, Any]) -> int:
+    """Input and output tokens of a request body of any served endpoint, together; at least 1.
+
+    Shapes that are not the endpoint's count as nothing: the body is validated elsewhere.
+    """
+    messages = body.get("messages")
+    if messages is not None:
+        return _of_messages(messages) + _output_bound(body)
+    prompt = body.get("prompt")
+    if prompt is not None:
+        return _of_input(prompt) + _output_bound(body)
+    return max(1, _of_input(body.get("input")))
+
+
+def _of_messages(messages: object) -> int:
+    if not isinstance(messages, list):
+        return 1
+    characters = others = 0
+    for message in messages:
+        content = message.get("content") if isinstance(message, dict) else None
+        if type(content) is str:
+            characters += len(content)
+        elif isinstance(content, list):
+            for part in content:
+                text = part.get("text") if isinstance(part, dict) else None
+                if isinstance(text, str):
+                    characters += len(text)
+                else:
+                    others += PART_TOKENS
+    return characters // CHARACTERS_A_TOKEN + others + 4 * len(messages)
+
+
+def _of_input(given: object) -> int:
+    """Tokens of a text, of texts, of a list of tokens or of lists of tokens."""
+    if isinstance(given, str):
+        return len(given) // CHARACTERS_A_TOKEN + 1
+    if not isinstance(given, list):
+        return 1
+    return sum(
+        1 if isinstance(each, int) else len(each) if isinstance(each, list) else _of_input(each) for each in given
+    )
+
+
+def _output_bound(body: Mapping[str, Any]) -> int:
+    bound = body.get("max_completion_tokens") or body.get("max_tokens")
+    return bound if isinstance(bound, int) else DEFAULT_OUTPUT
