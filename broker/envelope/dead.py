@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from broker.envelope import headers as h
+from broker.envelope.job import MAX_ID
 from broker.records import OutRecord, Record
 
 DEAD_HEADERS: Final = frozenset({h.DEAD_REASON, h.DEAD_CODE, h.DEAD_ORIGIN, h.DEAD_AT})
@@ -56,6 +57,12 @@ def _kept(headers: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
     return [(name, value) for name, value in headers if name not in NOT_REPLAYED and name != h.REQUEST_ID]
 
 
+def _identifier(raw: bytes | None) -> str | None:
+    # The same rule as the envelope's: an id that cannot be one was never the request's id.
+    text = (raw or b"").decode(errors="surrogateescape")
+    return text if 0 < len(text) <= MAX_ID and text.isprintable() else None
+
+
 def read_dead(record: Record) -> DeadLetter | None:
     """Read a record of the dead-letter topic; None for a record that tells no origin."""
     raw = dict(record.headers)
@@ -71,7 +78,7 @@ def read_dead(record: Record) -> DeadLetter | None:
     at = text(h.DEAD_AT)
     return DeadLetter(
         record,
-        request_id=text(h.REQUEST_ID) or origin,
+        request_id=_identifier(raw.get(h.REQUEST_ID)) or origin,
         reason=text(h.DEAD_REASON),
         code=text(h.DEAD_CODE),
         origin_topic=topic,

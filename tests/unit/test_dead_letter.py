@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+import pytest
+
 from broker.envelope import headers as h
 from broker.envelope.dead import MAX_REASON, dead_letter, read_dead
 from broker.records import Headers, OutRecord
@@ -63,6 +65,13 @@ def test_a_record_without_an_id_keeps_the_id_of_its_first_place() -> None:
     assert letter is not None
     assert letter.request_id == "llm.requests.my-alias-3-41"
     assert ("request-id", b"llm.requests.my-alias-3-41") in letter.replayed().headers
+
+
+@pytest.mark.parametrize("unusable", [b"\xff", b"a\nb", b"x" * 257, b""])
+def test_a_header_that_could_not_be_the_id_is_not_taken_for_it(unusable: bytes) -> None:
+    letter = read_dead(as_read(dead_letter(Read(headers=[("request-id", unusable)]), "no", "c", 1, "llm.dead")))
+    assert letter is not None
+    assert letter.request_id == "llm.requests.my-alias-3-41"
 
 
 def test_a_replay_starts_afresh() -> None:
