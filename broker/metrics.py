@@ -1,4 +1,4 @@
-"""Every metric this project exports, by name, label and bucket. Imports prometheus_client and the wire's words.
+"""Every metric this project exports, by name, label and bucket. Imports prometheus_client, series and the wire's words.
 
 Names start with `broker_`. Labels are bounded: alias, deployment and provider come from the configuration, outcome and
 lane are enumerations, and tenant and reason fall back to `other` once too many were seen. Nothing here is safe for
@@ -8,8 +8,9 @@ several threads at once: record from the event loop's thread.
 from decimal import Decimal
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 
+from broker.series import CounterFamily, HistogramFamily
 from broker.topics import Lane
 from schemas.usage import Outcome
 
@@ -130,14 +131,14 @@ class Metrics:
         self._make_log()
         self._make_parts()
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(PREFIX + name, text, labels, registry=self.registry)
+    def _counter(self, name: str, text: str, *labels: str) -> CounterFamily:
+        return CounterFamily(PREFIX + name, text, labels, self.registry)
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(PREFIX + name, text, labels, registry=self.registry)
 
-    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(PREFIX + name, text, labels, registry=self.registry, buckets=buckets)
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> HistogramFamily:
+        return HistogramFamily(PREFIX + name, text, labels, buckets, self.registry)
 
     def _make_serving(self) -> None:
         where = ("alias", "deployment")

@@ -2,7 +2,7 @@
 
 import errno
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
@@ -62,14 +62,8 @@ class HealthServer:
             await server.shutdown(sockets=[self._socket])
 
     def _app(self) -> Starlette:
-        def route(path: str, answer: Callable[[Request], Awaitable[Response]]) -> Route:
-            return Route(path, answer, methods=["GET"])
-
-        return Starlette(
-            routes=[
-                route("/health", self._health), route("/ready", self._answer_ready), route("/metrics", self._metrics),
-            ]
-        )  # fmt: skip
+        answers = {"/health": self._health, "/ready": self._answer_ready, "/metrics": self._metrics}
+        return Starlette(routes=[Route(path, answer, methods=["GET"]) for path, answer in answers.items()])
 
     async def _health(self, request: Request) -> Response:
         del request
