@@ -1,0 +1,50 @@
+"""`python -m broker.embedded.model_server`: llama.cpp's HTTP server until SIGTERM."""
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Final
+
+SLOTS: Final = 8
+"""Answers written at once; together they are quicker than one after another."""
+
+SLOT_TOKENS: Final = 1024
+"""Prompt and answer of one slot."""
+
+
+def serve(model: Path, port: int) -> None:
+    """Serve `model` on 127.0.0.1 until SIGTERM or SIGINT."""
+    # A compiled module without types, an optional package, and slow to import.
+    xllamacpp = importlib.import_module("xllamacpp")
+    params = xllamacpp.CommonParams()
+    params.model.path = str(model)
+    params.n_ctx = SLOTS * SLOT_TOKENS
+    params.n_parallel = SLOTS
+    params.hostnames = ["127.0.0.1"]
+    params.port = port
+    params.cpuparams.n_threads = os.cpu_count() or 2
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    server = xllamacpp.Server(params)
+    stop.wait()
+    del server
+    sys.stdout.flush()
+    os._exit(0)  # joining the server's threads can hang on an open connection, and there is nothing to save
+
+
+def main() -> None:
+    """Read the arguments and serve."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--port", type=int, required=True)
+    arguments = parser.parse_args()
+    serve(arguments.model, arguments.port)
+
+
+if __name__ == "__main__":
+    main()
