@@ -1,5 +1,6 @@
 """The configuration file and environment → frozen models. The only reader of os.environ."""
 
+from broker.config.loader import load
 from broker.config.models import (
     Alias,
     ClickHouse,
@@ -24,4 +25,5 @@ __all__ = [
     "Settings",
     "Strategy",
     "VirtualKey",
+    "load",
 ]

@@ -58,7 +58,7 @@ class Deployment(Section):
     prices: Prices = Prices()
     drop_params: bool = False
     additional_drop_params: tuple[str, ...] = ()
-    extra_body: dict[str, Any] = Field(default_factory=dict)
+    extra_body: dict[str, Any] = Field(default_factory=dict, repr=False)
     """Parameters the configuration adds to every request of this deployment (temperature, seed, …)."""
 
 

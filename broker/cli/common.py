@@ -1,0 +1,50 @@
+"""What every command shares: `--config`, `--json`, loading the settings, running a coroutine."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from broker.config import Settings, load
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+T = TypeVar("T")
+
+
+def config_option(command: Command) -> Command:
+    """Give a command `--config FILE` (or `BROKER_CONFIG`); the parameter is `config: Path | None`."""
+    option = click.option(
+        "--config",
+        envvar="BROKER_CONFIG",
+        type=click.Path(dir_okay=False, path_type=Path),
+        default=None,
+        metavar="FILE",
+        help="Configuration file; BROKER_CONFIG names it too.",
+    )
+    return option(command)
+
+
+def json_option(command: Command) -> Command:
+    """Give a command `--json`; the parameter is `as_json: bool`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)
+
+
+def load_settings(path: Path | None) -> Settings:
+    """Load the configuration a command was given; raises `ConfigError`, which ends the command with exit code 2."""
+    return load(path)
+
+
+def run_async(main: Coroutine[Any, Any, T]) -> T:
+    """Run `main` to its end on uvloop where it is installed, else on asyncio's own loop, and return its result."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(main)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop  # noqa: PLC0415 - absent on Windows
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
