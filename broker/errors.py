@@ -23,6 +23,8 @@ BrokerError
 
 from typing import Any, ClassVar, Final
 
+import orjson
+
 RETRIABLE_STATUSES: Final = frozenset({408, 409, 429})
 """Statuses below 500 after which the same call may succeed (delivery.md)."""
 
@@ -65,6 +67,16 @@ class RequestError(BrokerError):
     def body(self) -> dict[str, Any]:
         """Return the OpenAI error body."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+    def encode(self, **extra: object) -> bytes:
+        """Return the body as JSON, with `extra` beside the message; text that is not Unicode is mended."""
+        body = self.body()
+        body["error"].update(extra)
+        try:
+            return orjson.dumps(body)
+        except TypeError:
+            body["error"]["message"] = self.message.encode("utf-8", "replace").decode()
+            return orjson.dumps(body, default=str)
 
 
 class InvalidRequest(RequestError):
@@ -131,6 +143,12 @@ class Cancelled(RequestError):
     status, code, type = 499, "cancelled", "cancelled_error"
 
 
+class InternalError(RequestError):
+    """A defect of ours met this request; the record is dead-lettered so that it can be replayed."""
+
+    status, code = 500, "internal_error"
+
+
 class BadUpstreamResponse(RequestError):
     """The upstream answered something that is not the contract."""
 
@@ -141,6 +159,12 @@ class UpstreamUnreachable(RequestError):
     """No connection, or one that broke before an answer."""
 
     status, code = 502, "upstream_unreachable"
+
+
+class ReplyUndeliverable(RequestError):
+    """The log refuses the reply for good (too large, no such topic); the answer stays readable by request id."""
+
+    status, code = 502, "reply_undeliverable"
 
 
 class DeadlineExceeded(RequestError):

@@ -1,0 +1,302 @@
+"""How a request, or one attempt of it, ends: its ledger row, its reply, its metrics, and what goes to the outbox.
+
+Exactly one row of a request is billable: that of the ending its caller is told. A row's cost is 0 where nothing was
+generated, unknown (NULL) where a call broke off and the provider may have charged it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+import orjson
+
+from broker.clock import Clock
+from broker.config import Deployment
+from broker.envelope import encode_again
+from broker.envelope import headers as h
+from broker.envelope.dead import dead_letter
+from broker.errors import (
+    BadUpstreamResponse,
+    Cancelled,
+    DeadlineExceeded,
+    InternalError,
+    RequestError,
+    Undecodable,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from broker.ledger.attempt import Attempt, encode
+from broker.ledger.money import to_text
+from broker.ledger.prices import PriceTable
+from broker.metrics import AttemptChildren, Metrics
+from broker.topics import DELAYS_S, TopicNames
+from schemas.usage import Outcome
+from workers.providers.base import CallResult, Usage
+from workers.work import Outgoing, Work
+
+_MAYBE_CHARGED: Final = (UpstreamTimeout, UpstreamUnreachable, BadUpstreamResponse, DeadlineExceeded, Cancelled)
+"""Errors after which the provider may have generated, and charged, something that we never saw."""
+
+
+@dataclass(slots=True)
+class Timing:
+    """When one upstream call ran, unix milliseconds."""
+
+    started: int
+    finished: int
+
+    @property
+    def took(self) -> int:
+        """Milliseconds from connecting to the last byte."""
+        return max(0, self.finished - self.started)
+
+
+class Endings:
+    """Writes endings; one per worker process."""
+
+    def __init__(  # noqa: PLR0913 - what an ending is made from
+        self,
+        *,
+        prices: PriceTable,
+        names: TopicNames,
+        clock: Clock,
+        metrics: Metrics,
+        secret: bytes,
+        worker: str,
+        config_hash: str,
+        put: Callable[[Outgoing], None],
+    ) -> None:
+        self._prices = prices
+        self._names = names
+        self._clock = clock
+        self._metrics = metrics
+        self._secret = secret
+        self._worker = worker
+        self._config_hash = config_hash
+        self._hand_over = put
+
+    def answered(self, work: Work, deployment: Deployment, result: CallResult, timing: Timing) -> None:
+        """End with a good answer."""
+        job = work.job
+        priced = self._prices.price(
+            deployment.name, result.model, result.usage, result.service_tier, job.lane, timing.finished
+        )
+        event = self._event(work, Outcome.ANSWERED, 200, timing, deployment)
+        event.billable = True
+        event.model = result.model
+        event.ttft_ms = result.ttft_ms
+        event.cost_pico = priced.cost_pico
+        event.price_version = priced.price_version
+        self._fill_usage(event, result.usage)
+        children = self._children(work, deployment)
+        ttft = None if result.ttft_ms is None else result.ttft_ms / 1000
+        children.finished(Outcome.ANSWERED, timing.took / 1000, ttft)
+        cost = None if priced.cost_pico is None else to_text(priced.cost_pico)
+        children.used(
+            None if cost is None else Decimal(cost),
+            input=result.usage.input_tokens,
+            cached=result.usage.cached_tokens,
+            cache_write=result.usage.cache_write_tokens,
+            output=result.usage.output_tokens,
+            reasoning=result.usage.reasoning_tokens,
+            audio=result.usage.audio_tokens,
+        )
+        children.request.final(Outcome.ANSWERED)
+        reply = self._reply_headers(work, 200, event.queue_ms, timing.took)
+        reply[h.SERVED_BY] = deployment.name
+        reply[h.MODEL] = result.model
+        reply[h.COST] = cost or ""
+        self._put(work, event, body=result.body, headers=reply, status=200)
+
+    def failed(self, work: Work, deployment: Deployment, error: RequestError, timing: Timing, outcome: Outcome) -> None:
+        """Note a call that failed; its row goes out with whatever ends the request in this worker."""
+        work.job.history = (*work.job.history, _note(deployment, error))
+        event = self._event(work, outcome, error.status, timing, deployment)
+        event.error_code = error.code
+        event.cost_pico = None if isinstance(error, _MAYBE_CHARGED) else 0
+        work.events.append(encode(event))
+        self._children(work, deployment).finished(outcome, timing.took / 1000)
+
+    def refused(
+        self,
+        work: Work,
+        error: RequestError,
+        *,
+        call: tuple[Deployment, Timing] | None = None,
+    ) -> None:
+        """End with an error reply. `call` is the upstream call that this error is the outcome of, if there was one."""
+        job = work.job
+        outcome = _outcome(error, called=call is not None)
+        now = self._clock.now_ms()
+        deployment, timing = call if call is not None else (None, Timing(now, now))
+        event = self._event(work, outcome, error.status, timing, deployment)
+        event.billable = True
+        event.error_code = error.code
+        event.cost_pico = None if call is not None and isinstance(error, _MAYBE_CHARGED) else 0
+        if deployment is not None:
+            job.history = (*job.history, _note(deployment, error))
+            self._children(work, deployment).finished(outcome, timing.took / 1000)
+        children = self._metrics.request_children(work.alias.name, job.lane, work.caller.tenant)
+        children.final(outcome)
+        reply = self._reply_headers(work, error.status, event.queue_ms, timing.took)
+        reply[h.SERVED_BY] = deployment.name if deployment is not None else ""
+        reply[h.COST] = "0" if event.cost_pico == 0 else ""
+        if error.retry_after is not None:
+            reply[h.RETRY_AFTER] = f"{error.retry_after:.3f}"
+        body = error.encode(attempts=[_try(entry) for entry in job.history]) if job.history else error.encode()
+        dead = None
+        if isinstance(error, Undecodable | InternalError):
+            dead = dead_letter(job.record, reason=error.message, code=error.code, now_ms=now, topic=self._names.dead)
+            self._metrics.dead_letters_total.labels(self._metrics.reason(error.code)).inc()
+        outgoing = self._outgoing(work, event)
+        outgoing.body, outgoing.headers, outgoing.status, outgoing.dead = body, reply, error.status, dead
+        self._hand_over(outgoing)
+
+    def rerouted(self, work: Work, alias: str, reason: str) -> None:
+        """Send the request to a fallback alias's topic; its attempts so far go to the ledger."""
+        job = work.job
+        topic = self._names.lane(alias, job.lane)
+        again = encode_again(job, topic, secret=self._secret, visited=(*job.visited, work.alias.name))
+        self._metrics.reroutes_total.labels(work.alias.name, alias, self._metrics.reason(reason)).inc()
+        self._hand_over(Outgoing(work, work.events, again=again))
+
+    def parked(self, work: Work, until_ms: int) -> None:
+        """Put the request on the longest delay topic that is not too long; it comes back to the topic it is in."""
+        job = work.job
+        now = self._clock.now_ms()
+        suffix, seconds = min(DELAYS_S.items(), key=lambda item: item[1])
+        for name, delay in DELAYS_S.items():
+            if seconds < delay <= (until_ms - now) / 1000:
+                suffix, seconds = name, delay
+        again = encode_again(
+            job,
+            self._names.delay(suffix),
+            secret=self._secret,
+            visited=job.visited,
+            not_before=now + seconds * 1000,
+            target=job.record.topic,
+        )
+        self._metrics.parked_total.labels(work.alias.name).inc()
+        self._hand_over(Outgoing(work, work.events, again=again))
+
+    def stranded(self, outgoing: Outgoing, reason: str) -> Outgoing:
+        """Turn a request that the log does not take for another topic into an end with a reply and a dead letter."""
+        work = outgoing.work
+        error = InternalError(f"the request cannot be sent on: {reason}")
+        now = self._clock.now_ms()
+        event = self._event(work, Outcome.FAILED, error.status, Timing(now, now), None)
+        event.billable, event.error_code, event.cost_pico = True, error.code, 0
+        ended = Outgoing(work, [encode(event)], body=error.encode(), status=error.status)
+        ended.headers = self._reply_headers(work, error.status, event.queue_ms, 0)
+        ended.dead = dead_letter(
+            work.job.record, reason=error.message, code=error.code, now_ms=now, topic=self._names.dead
+        )
+        return ended
+
+    def _put(self, work: Work, event: Attempt, *, body: bytes, headers: dict[str, str], status: int) -> None:
+        outgoing = self._outgoing(work, event)
+        outgoing.body, outgoing.headers, outgoing.status = body, headers, status
+        self._hand_over(outgoing)
+
+    @staticmethod
+    def _outgoing(work: Work, event: Attempt) -> Outgoing:
+        return Outgoing(work, [*work.events, encode(event)])
+
+    def _children(self, work: Work, deployment: Deployment) -> AttemptChildren:
+        return self._metrics.attempt_children(
+            work.alias.name, deployment.name, deployment.provider, work.caller.tenant, work.job.lane
+        )
+
+    def _event(
+        self, work: Work, outcome: Outcome, status: int, timing: Timing, deployment: Deployment | None
+    ) -> Attempt:
+        job, caller, record = work.job, work.caller, work.job.record
+        job.attempt += 1
+        requested = job.body.get("model")
+        user = job.body.get("user")
+        return Attempt(
+            request_id=job.request_id,
+            attempt=job.attempt,
+            alias=work.alias.name,
+            endpoint=job.endpoint,
+            lane=job.lane,
+            outcome=outcome,
+            billable=False,
+            status=status,
+            created_ms=job.first_seen,
+            started_ms=timing.started,
+            finished_ms=timing.finished,
+            tenant=caller.tenant,
+            key_id=caller.key_id,
+            team=caller.team,
+            user=user if isinstance(user, str) else "",
+            requested_model=requested if isinstance(requested, str) else "",
+            provider=deployment.provider if deployment is not None else "",
+            deployment=deployment.name if deployment is not None else "",
+            model=deployment.model if deployment is not None else "",
+            tags=job.tags,
+            queue_ms=max(0, timing.started - job.first_seen),
+            upstream_ms=timing.took,
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            worker=self._worker,
+            config_hash=self._config_hash,
+            trace_id=_trace_id(job.traceparent),
+        )
+
+    @staticmethod
+    def _fill_usage(event: Attempt, usage: Usage) -> None:
+        event.input_tokens = usage.input_tokens
+        event.cached_tokens = usage.cached_tokens
+        event.cache_write_tokens = usage.cache_write_tokens
+        event.output_tokens = usage.output_tokens
+        event.reasoning_tokens = usage.reasoning_tokens
+        event.audio_tokens = usage.audio_tokens
+        event.estimated = usage.estimated
+        if usage.raw is not None:
+            event.raw_usage = orjson.dumps(usage.raw).decode()
+
+    @staticmethod
+    def _reply_headers(work: Work, status: int, queue_ms: int, upstream_ms: int) -> dict[str, str]:
+        job = work.job
+        return {
+            h.REQUEST_ID: job.request_id,
+            h.STATUS: str(status),
+            h.ALIAS: job.requested,
+            h.SERVED_BY: "",
+            h.MODEL: "",
+            h.ATTEMPTS: str(job.attempt),
+            h.FALLBACKS: str(len(job.visited)),
+            h.COST: "",
+            h.QUEUE_MS: str(queue_ms),
+            h.UPSTREAM_MS: str(upstream_ms),
+            h.FINAL: "1",
+        }
+
+
+def _outcome(error: RequestError, *, called: bool) -> Outcome:
+    if isinstance(error, Cancelled):
+        return Outcome.CANCELLED
+    if isinstance(error, DeadlineExceeded):
+        return Outcome.EXPIRED
+    return Outcome.FAILED if called else Outcome.REFUSED
+
+
+def _note(deployment: Deployment, error: RequestError) -> str:
+    # Words of a header: an upstream's own code may hold anything.
+    name, code = (
+        "".join(c if c.isprintable() and c not in " ;" else "_" for c in text) for text in (deployment.name, error.code)
+    )
+    return f"{name} {error.status} {code}"
+
+
+def _try(entry: str) -> dict[str, str | int]:
+    deployment, status, code = entry.split(" ", 2)
+    return {"deployment": deployment, "status": int(status), "code": code}
+
+
+def _trace_id(traceparent: str | None) -> str:
+    parts = (traceparent or "").split("-")
+    return parts[1] if len(parts) == 4 else ""  # noqa: PLR2004 - version, trace id, span id, flags (W3C)

@@ -1,0 +1,229 @@
+"""The outbox: outcome stored, then reply and usage acknowledged by all replicas, then the offset finished. In batches.
+
+The order is delivery.md's: nothing is committed before it can be found again. While the journal or the log is away the
+same batch is tried again, so a stalled part shows in `failing` and as offsets that do not move, never as loss.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from broker.clock import Clock
+from broker.envelope import encode_reply
+from broker.envelope.dead import dead_letter
+from broker.errors import ReplyUndeliverable, Unavailable
+from broker.metrics import Metrics
+from broker.ports import Answer, Journal, LogProducer, SendFailure
+from broker.records import OutRecord
+from broker.topics import TopicNames
+from workers.work import Outgoing
+
+log = logging.getLogger(__name__)
+
+BATCH: Final = 256
+CONCURRENT: Final = 4
+"""Batches under way at once: enough to overlap a Redis round trip with a log acknowledgement."""
+LINGER: Final = 0.002
+"""Seconds a batch waits for company; below the log's own round trip."""
+RETRY_FIRST: Final = 0.05
+RETRY_MOST: Final = 2.0
+
+
+_Pending = tuple[OutRecord, Outgoing, str]
+"""A record, the end it belongs to, and what it is: reply, again, dead, usage, notice."""
+
+
+class Outbox:
+    """Takes decided ends and makes them durable.
+
+    `done` is called for each work once its offset may be committed. `stranded` turns a request that the log will not
+    take for another topic into an end with a reply.
+    """
+
+    def __init__(  # noqa: PLR0913 - the parts that an end passes through
+        self,
+        *,
+        journal: Journal,
+        producer: LogProducer,
+        names: TopicNames,
+        clock: Clock,
+        metrics: Metrics,
+        done: Callable[[Outgoing], None],
+        stranded: Callable[[Outgoing, str], Outgoing],
+    ) -> None:
+        self._journal = journal
+        self._producer = producer
+        self._names = names
+        self._clock = clock
+        self._metrics = metrics
+        self._done = done
+        self._stranded = stranded
+        self._queue: deque[Outgoing] = deque()
+        self._wake = asyncio.Event()
+        self._slots = asyncio.Semaphore(CONCURRENT)
+        self._flushes: set[asyncio.Task[None]] = set()
+        self._turn = 0
+        self._runner: asyncio.Task[None] | None = None
+        self.failing: dict[str, str] = {}
+        """Part that does not answer now → what it said."""
+
+    @property
+    def backlog(self) -> int:
+        """Ends that are waiting to be taken up."""
+        return len(self._queue)
+
+    def start(self) -> None:
+        """Begin to flush."""
+        self._runner = asyncio.get_running_loop().create_task(self._run(), name="outbox")
+
+    def put(self, outgoing: Outgoing) -> None:
+        """Take one end; returns at once."""
+        self._queue.append(outgoing)
+        if len(self._queue) == 1:
+            self._wake.set()
+
+    async def drain(self) -> None:
+        """Return when everything taken so far is durable."""
+        while self._queue or self._flushes:
+            self._wake.set()
+            if self._flushes:
+                await asyncio.wait(self._flushes)
+            else:
+                await asyncio.sleep(LINGER)
+
+    async def stop(self) -> None:
+        """Stop at once; what is not durable yet is not committed either."""
+        tasks = [task for task in (self._runner, *self._flushes) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(LINGER)
+            await self._slots.acquire()
+            batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+            if not self._queue:
+                self._wake.clear()
+            if not batch:
+                self._slots.release()
+                continue
+            task = loop.create_task(self._flush(batch))
+            self._flushes.add(task)
+            task.add_done_callback(self._flushed)
+
+    def _flushed(self, task: asyncio.Task[None]) -> None:
+        self._flushes.discard(task)
+        self._slots.release()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # Offsets of this batch stay open, so the records are served again; the stack is what we need to know.
+            log.error("a batch of the outbox failed", exc_info=error)
+
+    async def _flush(self, batch: list[Outgoing]) -> None:
+        while batch:
+            await self._store([self._answer(outgoing) for outgoing in batch if outgoing.body is not None])
+            refused = await self._publish(batch)
+            for outgoing in batch:
+                if outgoing not in refused:
+                    self._done(outgoing)
+            batch = [self._stranded(outgoing, reason) for outgoing, reason in refused.items()]
+
+    @staticmethod
+    def _answer(outgoing: Outgoing) -> Answer:
+        return Answer(outgoing.work.job.request_id, outgoing.status, outgoing.body or b"", outgoing.headers)
+
+    async def _store(self, answers: list[Answer]) -> None:
+        delay = RETRY_FIRST
+        while answers:
+            try:
+                await self._journal.complete(answers)
+            except Unavailable as error:
+                self._metrics.journal_failures_total.inc()
+                self._failed("journal", str(error))
+                await asyncio.sleep(delay)
+                delay = min(RETRY_MOST, delay * 2)
+            else:
+                self._worked("journal")
+                return
+
+    async def _publish(self, batch: Sequence[Outgoing]) -> dict[Outgoing, str]:
+        """Write until all is acknowledged; return those whose republished request the log refuses, and why."""
+        pending: list[_Pending] = []
+        for outgoing in batch:
+            pending += self._records(outgoing)
+        refused: dict[Outgoing, str] = {}
+        delay = RETRY_FIRST
+        while pending:
+            failures = await self._send([record for record, _, _ in pending])
+            pending = self._left(pending, failures, refused)
+            if pending:
+                await asyncio.sleep(delay)
+                delay = min(RETRY_MOST, delay * 2)
+        return refused
+
+    def _records(self, outgoing: Outgoing) -> list[_Pending]:
+        pending: list[_Pending] = []
+        if outgoing.body is not None:
+            reply = encode_reply(outgoing.work.job, outgoing.body, outgoing.headers)
+            if reply is not None:
+                pending.append((reply, outgoing, "reply"))
+        if outgoing.again is not None:
+            pending.append((outgoing.again, outgoing, "again"))
+        if outgoing.dead is not None:
+            pending.append((outgoing.dead, outgoing, "dead"))
+        pending += [(OutRecord(self._names.usage, event), outgoing, "usage") for event in outgoing.usage]
+        return pending
+
+    async def _send(self, records: list[OutRecord]) -> Sequence[SendFailure | None]:
+        try:
+            return await self._producer.send_all(records)
+        except Unavailable as error:
+            return [SendFailure(str(error), permanent=False)] * len(records)
+
+    def _left(
+        self, pending: list[_Pending], failures: Sequence[SendFailure | None], refused: dict[Outgoing, str]
+    ) -> list[_Pending]:
+        left: list[_Pending] = []
+        for sent, failure in zip(pending, failures, strict=True):
+            if failure is None:
+                continue
+            self._metrics.producer_failures_total.labels(str(failure.permanent).lower()).inc()
+            if not failure.permanent:
+                self._failed("log", failure.reason)
+                left.append(sent)
+                continue
+            record, outgoing, kind = sent
+            log.error("the log refuses a %s record for %s: %s", kind, record.topic, failure.reason)
+            if kind == "again":
+                refused[outgoing] = failure.reason
+            elif kind == "reply":
+                left += self._undeliverable(record, outgoing, failure.reason)
+        if not left:
+            self._worked("log")
+        return left
+
+    def _undeliverable(self, record: OutRecord, outgoing: Outgoing, reason: str) -> list[_Pending]:
+        job = outgoing.work.job
+        error = ReplyUndeliverable(f"the reply cannot be written to {record.topic}: {reason}")
+        letter = dead_letter(
+            job.record, reason=error.message, code=error.code, now_ms=self._clock.now_ms(), topic=self._names.dead
+        )
+        left: list[_Pending] = [(letter, outgoing, "dead")]
+        small = encode_reply(job, error.encode(), {**outgoing.headers, "status": str(error.status)})
+        if small is not None and record.value != small.value:
+            # Not tried twice: where this one is refused as well, the letter and the stored answer are what is left.
+            left.append((small, outgoing, "notice"))
+        return left
+
+    def _failed(self, part: str, why: str) -> None:
+        if part not in self.failing:
+            log.warning("%s does not answer, trying again until it does: %s", part, why)
+        self.failing[part] = why
+
+    def _worked(self, part: str) -> None:
+        if self.failing.pop(part, None) is not None:
+            log.warning("%s answers again", part)
