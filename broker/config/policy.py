@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from broker.config import known
@@ -24,10 +25,16 @@ class Names:
     """What models are called: every name of the file, and the alias behind it."""
 
     aliases: Mapping[str, str]
+    wildcards: tuple[str, ...] = ()
+    """Names with a `*`, which in LiteLLM stand for every model that fits."""
 
     def find(self, name: object) -> str | None:
         """Return the alias of a name as the file writes it."""
         return self.aliases.get(name) if isinstance(name, str) else None
+
+    def only_by_wildcard(self, name: object) -> bool:
+        """Whether LiteLLM would serve this name by a wildcard, which we do not act on."""
+        return isinstance(name, str) and any(fnmatchcase(name, pattern) for pattern in self.wildcards)
 
 
 def read_policy(reading: Reading, router: object, litellm: object) -> dict[str, tuple[Any, str]]:
@@ -97,8 +104,8 @@ def read_names(
         if target in aliases:
             renamed[name] = aliases[target]
         else:
-            _unknown_alias(reading, f"{groups[1] if groups else ''}.{name}", target, aliases)
-    return Names({**aliases, **renamed}), renamed
+            _unknown_alias(reading, f"{groups[1] if groups else ''}.{name}", target, Names(aliases))
+    return Names({**aliases, **renamed}, tuple(name for name in models if "*" in name)), renamed
 
 
 def _group_aliases(reading: Reading, groups: tuple[Any, str] | None) -> list[tuple[str, str]]:
@@ -132,7 +139,7 @@ def _fallback_list(reading: Reading, value: object, path: str, names: Names) -> 
         for source, targets in reading.mapping(entry, place).items():
             alias = ANY_ALIAS if source == ANY_ALIAS else names.find(source)
             if alias is None:
-                _unknown_alias(reading, f"{place}.{source}", source, names.aliases)
+                _unknown_alias(reading, f"{place}.{source}", source, names)
             else:
                 found[alias] = found.get(alias, ()) + read_targets(reading, targets, f"{place}.{source}", names)
     return found
@@ -141,20 +148,28 @@ def _fallback_list(reading: Reading, value: object, path: str, names: Names) -> 
 def read_targets(reading: Reading, value: object, path: str, names: Names) -> tuple[str, ...]:
     """Return the aliases a list of fallbacks names, in order; one that is not in `model_list` is a problem."""
     targets = []
-    for index, name in enumerate([value] if isinstance(value, str) else reading.items(value, path)):
+    for index, item in enumerate([value] if isinstance(value, str) else reading.items(value, path)):
+        name = item
+        if isinstance(item, dict):
+            name = item.get("model")
+            for key in item.keys() - {"model"}:
+                reading.ignore(f"{path}[{index}].{key}")
         alias = names.find(name)
         if alias is None:
-            _unknown_alias(reading, f"{path}[{index}]", name, names.aliases)
+            _unknown_alias(reading, f"{path}[{index}]", name, names)
         elif alias not in targets:
             targets.append(alias)
     return tuple(targets)
 
 
-def _unknown_alias(reading: Reading, path: str, name: object, aliases: Mapping[str, str]) -> None:
+def _unknown_alias(reading: Reading, path: str, name: object, names: Names) -> None:
     if not isinstance(name, str):
         reading.problem(path, f"the name of an alias is needed, not {kind(name)}")
         return
-    hint = nearest(name, aliases)
+    if names.only_by_wildcard(name):
+        reading.ignore(path if path.endswith(f".{name}") else f"{path}={name}")
+        return
+    hint = nearest(name, names.aliases)
     reading.problem(path, f"no alias {name!r} in model_list" + (f"; the nearest one is {hint!r}" if hint else ""))
 
 
@@ -165,7 +180,7 @@ def read_own(reading: Reading, value: object, names: Names) -> dict[str, dict[st
         path = f"aliases.{name}"
         alias = names.find(name)
         if alias is None:
-            _unknown_alias(reading, path, name, names.aliases)
+            _unknown_alias(reading, path, name, names)
             continue
         values = reading.section(entry, path, known.ALIAS_ACTED)
         for field in known.FALLBACK_KINDS:
