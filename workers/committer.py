@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from broker.clock import Clock
@@ -18,14 +18,23 @@ COMMIT_TIMEOUT: Final = 10.0
 """Seconds; aiokafka itself would retry a commit for ever (delivery.md)."""
 
 
-class Committer:
-    """Keeps one tracker a partition, over rebalances, and commits what changed every `interval` seconds."""
+OnLost = Callable[[frozenset[Partition]], None]
 
-    def __init__(self, *, consumer: LogConsumer, clock: Clock, metrics: Metrics, interval: float) -> None:
+
+class Committer:
+    """Keeps one tracker a partition, over rebalances, and commits what changed every `interval` seconds.
+
+    `on_lost` is told of partitions that another member has now.
+    """
+
+    def __init__(
+        self, *, consumer: LogConsumer, clock: Clock, metrics: Metrics, interval: float, on_lost: OnLost
+    ) -> None:
         self._consumer = consumer
         self._clock = clock
         self._metrics = metrics
         self._interval = interval
+        self._on_lost = on_lost
         self._trackers: dict[Partition, PartitionTracker] = {}
         self._assigned: frozenset[Partition] = frozenset()
         self._lock = asyncio.Lock()
@@ -34,7 +43,7 @@ class Committer:
 
     @property
     def trackers(self) -> dict[Partition, PartitionTracker]:
-        """Trackers by partition; those of partitions that went away are kept while their work runs."""
+        """Trackers of the assigned partitions."""
         return self._trackers
 
     @property
@@ -70,9 +79,11 @@ class Committer:
                 tracker = self._trackers[partition] = PartitionTracker()
             if not tracker.adopt(position):
                 log.debug("%s-%d: rebuilt from the committed offset", partition.topic, partition.partition)
-        for partition in [known for known in self._trackers if known not in partitions]:
-            if self._trackers[partition].in_flight == 0:
-                del self._trackers[partition]
+        lost = frozenset(known for known in self._trackers if known not in partitions)
+        for partition in lost:
+            # Running calls keep their tracker object; should the partition come back, it is read from its commit.
+            del self._trackers[partition]
+        self._on_lost(lost)
         self._assigned = partitions
 
     async def commit(self, partitions: Iterable[Partition]) -> None:
@@ -96,13 +107,16 @@ class Committer:
         except Unavailable as error:
             self._metrics.commit_failures_total.inc()
             log.warning("a commit failed and will be made again: %s", error)
-            for partition in pending:
-                self._trackers[partition].dirty()
+            for tracker in (self._trackers.get(partition) for partition in pending):
+                if tracker is not None:
+                    tracker.dirty()
         else:
             self._metrics.commits_total.inc()
             self.last_success = self._clock.monotonic()
             for partition, position in pending.items():
-                self._trackers[partition].committed(position)
+                tracker = self._trackers.get(partition)
+                if tracker is not None:
+                    tracker.committed(position)
 
     async def _run(self) -> None:
         while True:

@@ -23,9 +23,9 @@ from broker.errors import (
     UpstreamTimeout,
 )
 from broker.keys import Caller, KeyLimits, KeyRing
-from broker.ledger.estimate import estimate
+from broker.ledger.estimate import estimate_tokens
 from broker.metrics import Metrics
-from broker.records import Record
+from broker.records import Partition, Record
 from broker.routing.catalog import Catalog
 from broker.routing.router import Grant, Router
 from broker.topics import Lane, TopicNames
@@ -138,6 +138,15 @@ class Inference:
             self.dispatcher.drop(work)
             self._refuse(work, Cancelled("the request was cancelled"))
 
+    def forget(self, partitions: frozenset[Partition]) -> None:
+        """Let go of what waits here from partitions that went to another worker; running calls finish."""
+        for work in list(self._open.values()):
+            record = work.job.record
+            if work.state is State.WAITING and Partition(record.topic, record.partition) in partitions:
+                self.dispatcher.drop(work)
+                work.dropped = True
+                del self._open[work.job.request_id]
+
     def done(self, outgoing: Outgoing) -> None:
         """Finish the offset of a work whose end is durable."""
         work = outgoing.work
@@ -185,7 +194,7 @@ class Inference:
             raise Cancelled("the request was cancelled")
         if work.deadline <= now:
             raise DeadlineExceeded("the deadline had passed before the request was read")
-        work.tokens = estimate(job.body)
+        work.tokens = estimate_tokens(job.body)
         policy.key_limits.take(work.caller, work.tokens, self._clock.monotonic())
         work.move(State.ADMITTED)
         self._wait(work, max(0.0, ((job.not_before or 0) - now) / 1000))

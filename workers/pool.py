@@ -152,7 +152,13 @@ class WorkerProcess:
             done=self.inference.done,
             stranded=self.endings.stranded,
         )
-        self.committer = Committer(consumer=parts.consumer, clock=clock, metrics=metrics, interval=pool.commit_interval)
+        self.committer = Committer(
+            consumer=parts.consumer,
+            clock=clock,
+            metrics=metrics,
+            interval=pool.commit_interval,
+            on_lost=self.inference.forget,
+        )
         self.loop = RequestLoop(
             consumer=parts.consumer,
             committer=self.committer,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from broker.config import Alias
-from broker.delivery.lifecycle import State
+from broker.delivery.lifecycle import FINAL, State
 from broker.delivery.lifecycle import move as checked_move
 from broker.delivery.tracker import PartitionTracker
 from broker.envelope import Job
@@ -36,6 +36,8 @@ class Work:
     task: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
     cancelled: bool = False
+    dropped: bool = False
+    """Its partition went to another worker before it was started."""
     events: list[bytes] = field(default_factory=list)
     """Usage events of failed attempts, published with what ends the work here."""
 
@@ -47,7 +49,7 @@ class Work:
     @property
     def closed(self) -> bool:
         """Whether its end has been decided; such a work is skipped wherever it still stands."""
-        return self.state.ended
+        return self.dropped or self.state in FINAL
 
     def move(self, to: State) -> None:
         """Change the state; raises where lifecycle.py forbids it."""
