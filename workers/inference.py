@@ -232,15 +232,12 @@ class Inference:
         outcome = await self._call(work, grant, started)
         timing = Timing(started, self._clock.now_ms())
         now = self._clock.monotonic()
-        good = isinstance(outcome, CallResult)
-        self._router.release(
-            grant,
-            now,
-            used_tokens=outcome.usage.input_tokens + outcome.usage.output_tokens if good else None,
-            latency=now - begun if good else None,
-            error=None if good else outcome,
-            started=True,
-        )
+        used = latency = error = None
+        if isinstance(outcome, CallResult):
+            used, latency = outcome.usage.input_tokens + outcome.usage.output_tokens, now - begun
+        else:
+            error = outcome
+        self._router.release(grant, now, used_tokens=used, latency=latency, error=error, started=True)
         self.dispatcher.released(work.alias.name)
         if outcome is None:
             return  # cut off by a hard stop; the offset stays open
