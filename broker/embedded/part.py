@@ -121,7 +121,7 @@ class Part:
         while not await self.serves():
             code = child.exit_code()
             if code is not None:
-                raise PartError(f"{self.name}: ended with code {code}: {child.last_line()} (log: {child.log})")
+                raise PartError(f"{self.name}: ended with code {code}: {self.why()}")
             if asyncio.get_running_loop().time() > deadline:
                 raise PartError(f"{self.name}: not ready after {self.patience:g} s (log: {child.log})")
             await asyncio.sleep(POLL_S)
@@ -133,6 +133,15 @@ class Part:
                 return await self.probe(HOST, self.port)
         except (OSError, EOFError, TimeoutError):
             return False
+
+    async def ended(self) -> None:
+        """Wait until its process has ended."""
+        await self._running().wait(poll=0.2)
+
+    def why(self) -> str:
+        """Return the last line of its log, and where the log is."""
+        child = self._running()
+        return f"{child.last_line()} (log: {child.log})"
 
     async def stop(self) -> None:
         """Stop it and wait until it is gone. Safe to call again, and before a start."""

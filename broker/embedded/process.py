@@ -72,12 +72,14 @@ class Child:
         """Send a signal; one that comes too late is no error."""
         self._popen.send_signal(number)
 
-    async def wait(self, timeout: float | None = None) -> int | None:
-        """Return the exit code, or None when it still runs after `timeout` seconds."""
+    async def wait(self, timeout: float | None = None, *, poll: float = 0.02) -> int | None:
+        """Return the exit code, or None when it still runs after `timeout` seconds; looks every `poll` seconds."""
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
-        while (code := self.exit_code()) is None and (deadline is None or loop.time() < deadline):  # noqa: ASYNC110 - the end of a process is no event of the loop
-            await asyncio.sleep(0.02)
+        while (code := self.exit_code()) is None:
+            if deadline is not None and loop.time() >= deadline:
+                return None
+            await asyncio.sleep(poll)
         return code
 
     async def stop(self, grace: float) -> None:
@@ -85,8 +87,12 @@ class Child:
         if self.exit_code() is None:
             self.signal(signal.SIGTERM)
             if await self.wait(grace) is None:
-                self._popen.kill()
+                self.kill()
                 await self.wait()
+
+    def kill(self) -> None:
+        """End it at once; one that has ended is no error."""
+        self._popen.kill()
 
     def last_line(self) -> str:
         """Last line of the log that says anything; empty when there is none."""
