@@ -193,7 +193,7 @@ class BrokerClient:
             yield result if isinstance(result, Reply) else reply_of(request, result)
 
     def outcomes(self, requests: Requests, *, in_flight: int) -> AsyncGenerator[tuple[Request, Result], None]:
-        """Like `map`, with the request (its id filled in) beside each result, and errors of our own as they are."""
+        """Like `map`; beside each result its request (with its id, without its body), and our own errors as such."""
         return Mapper(self._exchange, in_flight).run(requests)
 
     async def cancel(self, request_id: str) -> None:

@@ -2,8 +2,9 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
@@ -17,6 +18,8 @@ from broker.errors import BrokerError, RequestError
 
 BREATH: Final = 128
 """Requests launched in one go before other tasks get a turn."""
+
+NO_BODY: Final[Mapping[str, Any]] = MappingProxyType({})
 
 Requests = Iterable[Request] | AsyncIterable[Request]
 
@@ -57,7 +60,7 @@ class Mapper:
         self._taken = 0
 
     async def run(self, requests: Requests) -> AsyncGenerator[tuple[Request, Result], None]:
-        """Yield each request and its result; an error of the iterable itself is raised after it happened."""
+        """Yield each request (with its id, without its body) and its result; raises what the iterable raises."""
         feeder = asyncio.create_task(self._feed(requests), name="broker-client-map")
         feeder.add_done_callback(lambda _: self._results.put_nowait(None))
         try:
@@ -81,23 +84,25 @@ class Mapper:
         async for request in _each(requests):
             await self._slots.acquire()
             self._taken += 1
-            await self._launch(request if request.request_id else replace(request, request_id=new_id()))
+            await self._launch(request)
             launched += 1
             if launched % BREATH == 0:
                 await asyncio.sleep(0)
 
     async def _launch(self, request: Request) -> None:
-        request_id = request.request_id or ""
+        request_id = request.request_id or new_id()
+        # What is kept until the reply comes must not hold the body: megabytes, times all that are in flight.
+        kept = replace(request, request_id=request_id, body=NO_BODY)
 
         def finish(result: Result) -> None:
             self._waiting.pop(request_id, None)
-            self._results.put_nowait((request, result))
+            self._results.put_nowait((kept, result))
 
         waiting = Waiting(request_id, finish, timeout=lifetime(request.options))
         try:
             await self._exchange.launch(request, waiting)
         except BrokerError as error:
-            self._results.put_nowait((request, error))
+            self._results.put_nowait((kept, error))
         else:
             self._waiting[request_id] = waiting
 
