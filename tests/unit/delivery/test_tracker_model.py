@@ -14,18 +14,21 @@ from broker.delivery.tracker import (
 )
 
 
+@settings(deadline=None)
 @given(base=st.integers(0, 2**62), places=st.sets(st.integers(0, 8191)))
 def test_the_done_set_survives_being_written_and_read(base: int, places: set[int]) -> None:
     done = {base + place for place in places}
     assert decode_done(base, encode_done(base, done)) == done
 
 
+@settings(deadline=None)
 @given(window=st.integers(1, MAX_WINDOW), data=st.data())
 def test_metadata_never_exceeds_kafkas_limit(window: int, data: st.DataObject) -> None:
     done = data.draw(st.sets(st.integers(0, 2 * window), max_size=50)) | {window - 1}
     assert len(encode_done(0, done, window).encode()) <= MAX_METADATA
 
 
+@settings(deadline=None)
 @given(metadata=st.text(max_size=200) | st.binary(max_size=100).map(lambda raw: "A" + raw.decode("latin-1")))
 def test_no_metadata_can_break_the_tracker(metadata: str) -> None:
     tracker = PartitionTracker(Position(5, metadata))
