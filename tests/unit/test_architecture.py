@@ -49,7 +49,7 @@ LEVELS = {
 PASSES_THE_ENVIRONMENT_ON = "broker.embedded.process"
 """Gives its own environment to the servers it starts and reads nothing in it."""
 APPLICATION_ROOT = "broker.client.connect"
-"""Where applications that import `broker.client` get their Kafka from: `BrokerClient("host:port")` must need no more."""
+"""Where applications that import `broker.client` get their Kafka from: `BrokerClient("host:port")` needs no more."""
 COMPOSITION_ROOTS = ("broker.cli", "broker.__main__", "workers.pool", APPLICATION_ROOT, "tests")
 
 CORE = 2
