@@ -76,8 +76,8 @@ class Endings:
         self._config_hash = config_hash
         self._hand_over = put
 
-    def answered(self, work: Work, deployment: Deployment, result: CallResult, timing: Timing) -> None:
-        """End with a good answer."""
+    def answered(self, work: Work, deployment: Deployment, result: CallResult, timing: Timing) -> int | None:
+        """End with a good answer; return what it cost in pico-dollars, None when no price is known."""
         job = work.job
         priced = self._prices.price(
             deployment.name, result.model, result.usage, result.service_tier, job.lane, timing.finished
@@ -107,7 +107,10 @@ class Endings:
         reply[h.SERVED_BY] = deployment.name
         reply[h.MODEL] = result.model
         reply[h.COST] = cost or ""
-        self._put(work, event, body=result.body, headers=reply, status=200)
+        outgoing = self._outgoing(work, event)
+        outgoing.body, outgoing.headers, outgoing.status = result.body, reply, 200
+        self._hand_over(outgoing)
+        return priced.cost_pico
 
     def failed(self, work: Work, deployment: Deployment, error: RequestError, timing: Timing, outcome: Outcome) -> None:
         """Note a call that failed; its row goes out with whatever ends the request in this worker."""
@@ -193,11 +196,6 @@ class Endings:
             work.job.record, reason=error.message, code=error.code, now_ms=now, topic=self._names.dead
         )
         return ended
-
-    def _put(self, work: Work, event: Attempt, *, body: bytes, headers: dict[str, str], status: int) -> None:
-        outgoing = self._outgoing(work, event)
-        outgoing.body, outgoing.headers, outgoing.status = body, headers, status
-        self._hand_over(outgoing)
 
     @staticmethod
     def _outgoing(work: Work, event: Attempt) -> Outgoing:

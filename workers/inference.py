@@ -145,6 +145,7 @@ class Inference:
             if work.state is State.WAITING and Partition(record.topic, record.partition) in partitions:
                 self.dispatcher.drop(work)
                 work.dropped = True
+                self._policy.key_limits.refund(work.caller)
                 del self._open[work.job.request_id]
 
     def done(self, outgoing: Outgoing) -> None:
@@ -244,8 +245,8 @@ class Inference:
         work.tries += 1
         if isinstance(outcome, CallResult):
             work.move(State.ANSWERED)
-            self._policy.key_limits.release(work.caller)
-            self._endings.answered(work, deployment, outcome, timing)
+            cost = self._endings.answered(work, deployment, outcome, timing)
+            self._policy.key_limits.settle(work.caller, tokens=used or 0, cost_pico=cost)
         else:
             self._decide(work, grant, outcome, timing)
 
@@ -289,12 +290,12 @@ class Inference:
                 self._wait(work, after)
             case Reroute(alias, reason):
                 work.move(State.REROUTED)
-                self._policy.key_limits.release(work.caller)
+                self._policy.key_limits.refund(work.caller)
                 self._endings.failed(work, deployment, error, timing, Outcome.REROUTED)
                 self._endings.rerouted(work, alias, reason)
             case Park(until_ms):
                 work.move(State.PARKED)
-                self._policy.key_limits.release(work.caller)
+                self._policy.key_limits.refund(work.caller)
                 self._endings.failed(work, deployment, error, timing, Outcome.FAILED)
                 self._endings.parked(work, until_ms)
             case Refuse(last):
