@@ -86,7 +86,7 @@ async def run_batch(  # noqa: PLR0913 - keyword-only settings of a job, each wit
     `deadline` is seconds for the whole job: what is not sent by then becomes an error `batch_expired`. Results are
     appended in the order in which they come. With `resume`, lines that have a final reply are not sent, and the others
     are sent under the request ids of the first run: one that was answered meanwhile is not paid twice. Raises
-    `BatchFileError` before anything is sent where a file cannot be used, and what `client.open` raises.
+    `BatchFileError` before anything is sent where a file cannot be used, `ResultsNotWritten` when the disk is full.
     """
     paths = BatchPaths(out_path, err_path or default_errors_path(out_path))
     total, finished = await asyncio.to_thread(_prepare, lines_path, paths, resume=resume, overwrite=overwrite)

@@ -14,7 +14,7 @@ from typing import IO, Any, Final, Self
 
 import orjson
 
-from broker.client.batch_input import BatchFileError
+from broker.client.batch_input import BatchFileError, ResultsExist, ResultsNotWritten
 from broker.client.compact import LineSet
 from schemas.batch import BatchError, BatchOutputLine, BatchResponse
 
@@ -85,12 +85,14 @@ class ResultFiles:
         self._write(self._err, BatchOutputLine(id=self._id(number), custom_id=custom_id, error=error))
 
     def flush(self) -> None:
-        """Hand everything to the operating system, so that it outlives this process. Raises `BatchFileError`."""
+        """Hand everything to the operating system, so that it outlives this process. Raises `ResultsNotWritten`."""
         for (file, lines), path in zip(self._pending.items(), (self._paths.out, self._paths.err), strict=True):
-            if lines:
-                with _named(path):
-                    _write_all(file, b"".join(lines))
-                lines.clear()
+            data = b"".join(lines)
+            lines.clear()
+            try:
+                _write_all(file, data)
+            except OSError as error:
+                raise ResultsNotWritten(f"{path}: {error.strerror}") from None
         self._bytes = 0
 
     def _id(self, number: int) -> str:
@@ -119,7 +121,7 @@ def new_run(paths: BatchPaths, input_print: str, *, overwrite: bool) -> Finished
     """Begin a new run, in new files. Raises `BatchFileError` where files exist that `overwrite` does not give up."""
     existing = [path for path in (paths.out, paths.err, paths.run) if path.exists()]
     if existing and not overwrite:
-        raise BatchFileError(f"{existing[0]} exists: resume the run that wrote it, or overwrite it")
+        raise ResultsExist(f"{existing[0]} exists: resume the run that wrote it, or overwrite it")
     for path in existing:
         with _named(path):
             path.unlink()

@@ -22,7 +22,15 @@ BOM: Final = b"\xef\xbb\xbf"
 
 
 class BatchFileError(BrokerError):
-    """A file of a batch job cannot be used; the message names it and says what to do."""
+    """A file of a batch job cannot be used; nothing was sent. The message names it."""
+
+
+class ResultsExist(BatchFileError):
+    """A result file is there already, and neither resuming nor overwriting was asked for."""
+
+
+class ResultsNotWritten(BrokerError):
+    """A result file cannot be written any further (disk full); what stands in it is whole, a resume continues."""
 
 
 @dataclass(frozen=True, slots=True)
