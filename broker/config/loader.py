@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,8 @@ from broker.config import known, policy, sections
 from broker.config.deployments import alias_name, read_model_list
 from broker.config.models import Alias, ClickHouse, Deployment, Kafka, Redis, Server, Settings, VirtualKey
 from broker.config.problems import ConfigProblems, kind
-from broker.config.reading import Reading, Yaml
+from broker.config.reading import Reading
+from broker.config.views import config_hash
 from broker.config.yaml_file import read_tree
 
 CONFIG_VARIABLE: Final = "BROKER_CONFIG"
@@ -27,9 +27,6 @@ ADMIN_TENANT: Final = "admin"
 
 EVERY_ALIAS: Final = frozenset({"*", "all-proxy-models"})
 """In a list of aliases they stand for all; the second is LiteLLM's word."""
-
-SECRET_FIELDS: Final = frozenset({"hash", "key_id"})
-"""Fields of a virtual key that come from its text; they and every SecretStr stay out of the configuration's hash."""
 
 
 def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
@@ -161,12 +158,13 @@ def _check_names(reading: Reading, models: Mapping[str, list[Deployment]]) -> No
     seen: dict[str, str] = {}
     for model, deployments in models.items():
         for deployment in deployments:
-            if deployment.name in seen:
-                reading.problem(
-                    "model_list",
-                    f"two deployments are called {deployment.name!r} (of {seen[deployment.name]!r} and {model!r})",
-                )
+            other = seen.get(deployment.name)
             seen[deployment.name] = model
+            # Two names that become one alias are a problem that read_names tells.
+            if other is not None and (other == model or alias_name(other) != deployment.alias):
+                reading.problem(
+                    "model_list", f"two deployments are called {deployment.name!r} (of {other!r} and {model!r})"
+                )
 
 
 def _secret(reading: Reading, value: object, path: str) -> str | None:
@@ -198,26 +196,3 @@ def _signing_key(given: str | None, master: str | None) -> SecretStr | None:
     if given:
         return SecretStr(given)
     return SecretStr(hmac.new(master.encode(), SIGNING_LABEL, hashlib.sha256).hexdigest()) if master else None
-
-
-def config_hash(settings: Settings) -> str:
-    """Return the first 12 hex digits of the SHA-256 of the settings without any secret."""
-    text = json.dumps(public(settings.model_dump(exclude={"config_hash"})), sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def public(value: object) -> Yaml:
-    """Return dumped settings with every secret left out: SecretStr values and what comes from a virtual key's text."""
-    match value:
-        case dict() if "hash" in value:
-            return {key: public(item) for key, item in value.items() if key not in SECRET_FIELDS}
-        case dict():
-            keys = {key: public(item) for key, item in value.items() if not isinstance(item, SecretStr)}
-            hashed = [item for item in value.values() if isinstance(item, dict) and "hash" in item]
-            return [keys[key] for key in sorted(keys)] if hashed else keys
-        case list() | tuple():
-            return [public(item) for item in value]
-    return value
-
-
-__all__ = ["alias_name", "config_hash", "load", "public", "settings_of"]
