@@ -9,10 +9,14 @@ import json
 import os
 import secrets
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from pydantic import SecretStr
+
+from broker.config import Settings
 from broker.embedded.part import PartError, make_folder
 
 if sys.platform != "win32":
@@ -116,3 +120,15 @@ def signing_key(folder: Path) -> str:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             file.write(key + "\n")
         return key
+
+
+def with_addresses(settings: Settings, addresses: Mapping[str, str]) -> Settings:
+    """Return `settings` with the addresses filled in (`kafka`, `redis`, `clickhouse`) that they do not name."""
+    changes: dict[str, Any] = {}
+    if settings.kafka.bootstrap_servers is None and "kafka" in addresses:
+        changes["kafka"] = settings.kafka.model_copy(update={"bootstrap_servers": addresses["kafka"]})
+    if settings.redis.url is None and "redis" in addresses:
+        changes["redis"] = settings.redis.model_copy(update={"url": SecretStr(addresses["redis"])})
+    if settings.clickhouse.dsn is None and "clickhouse" in addresses:
+        changes["clickhouse"] = settings.clickhouse.model_copy(update={"dsn": SecretStr(addresses["clickhouse"])})
+    return settings.model_copy(update=changes)

@@ -9,8 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from pydantic import SecretStr
-
 from broker.config import Pool, Settings
 from broker.embedded import runfile
 from broker.embedded.clickhouse_part import ClickHousePart
@@ -63,6 +61,8 @@ class Stack:
         self._parts: list[KeptPart] = []
         self._programs: list[KeptProgram] = []
         self._resources = AsyncExitStack()
+        self.started = False
+        """Whether everything answers; false again once it stops."""
         self.settings = plan.settings
         """The given settings; once started, with the addresses of the embedded parts."""
         self.addresses: dict[str, str] = {}
@@ -74,6 +74,7 @@ class Stack:
         except BaseException:
             await self._resources.aclose()
             raise
+        self.started = True
         return self
 
     async def __aexit__(
@@ -146,7 +147,7 @@ class Stack:
             kept = KeptPart(part, self._plan.folder, self.port(part.name), self._tell)
             self._parts.append(kept)
             self.addresses[part.name] = await kept.start()
-        self.settings = with_addresses(self.settings, self.addresses)
+        self.settings = runfile.with_addresses(self.settings, self.addresses)
 
     async def _stop_parts(self) -> None:
         await asyncio.gather(*(kept.stop() for kept in self._parts))
@@ -205,15 +206,3 @@ class Stack:
         embedded = {kept.part.name: kept.part.address() for kept in self._parts}
         config = None if self._plan.config is None else str(self._plan.config.resolve())
         return {"config": config, "health": self.addresses["health"], **embedded}
-
-
-def with_addresses(settings: Settings, addresses: dict[str, str]) -> Settings:
-    """Return `settings` with the addresses filled in (`kafka`, `redis`, `clickhouse`) that they do not name."""
-    changes: dict[str, Any] = {}
-    if settings.kafka.bootstrap_servers is None and "kafka" in addresses:
-        changes["kafka"] = settings.kafka.model_copy(update={"bootstrap_servers": addresses["kafka"]})
-    if settings.redis.url is None and "redis" in addresses:
-        changes["redis"] = settings.redis.model_copy(update={"url": SecretStr(addresses["redis"])})
-    if settings.clickhouse.dsn is None and "clickhouse" in addresses:
-        changes["clickhouse"] = settings.clickhouse.model_copy(update={"dsn": SecretStr(addresses["clickhouse"])})
-    return settings.model_copy(update=changes)

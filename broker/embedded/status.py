@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -75,8 +76,6 @@ class StatusPage:
         """Listen on 127.0.0.1 while the block runs."""
         config = uvicorn.Config(
             self.app(),
-            host=HOST,
-            port=port,
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -84,7 +83,9 @@ class StatusPage:
             timeout_graceful_shutdown=2,
         )
         server = _Server(config)
-        task = asyncio.get_running_loop().create_task(server.serve())
+        # Listening from here on: who asks before the server runs waits for it instead of being refused.
+        listener = socket.create_server((HOST, port))
+        task = asyncio.get_running_loop().create_task(server.serve(sockets=[listener]))
         try:
             yield
         finally:
