@@ -22,6 +22,10 @@ Start = Callable[[Work, Grant], None]
 Expire = Callable[[Work], None]
 
 
+_Entry = tuple[int, int, int, Work]
+"""Order inside a lane: priority, then earliest deadline, then arrival (limits.md)."""
+
+
 class _Queue:
     """What waits for one alias."""
 
@@ -29,7 +33,7 @@ class _Queue:
 
     def __init__(self, alias: str) -> None:
         self.alias = alias
-        self.ready: dict[Lane, list[Work]] = {lane: [] for lane in Lane}
+        self.ready: dict[Lane, list[_Entry]] = {lane: [] for lane in Lane}
         self.held = dict.fromkeys(Lane, 0)
         self.asleep = False
         self.wake: asyncio.TimerHandle | None = None
@@ -38,8 +42,9 @@ class _Queue:
         """Return the work to start next, dropping those that ended while they waited."""
         for heap in self.ready.values():
             while heap:
-                if not heap[0].closed:
-                    return heap[0]
+                work = heap[0][3]
+                if not work.closed:
+                    return work
                 heapq.heappop(heap)
         return None
 
@@ -117,7 +122,7 @@ class Dispatcher:
         late = [work for work in self._delayed if work.deadline <= now]
         for queue in self._queues.values():
             for heap in queue.ready.values():
-                late += [work for work in heap if work.deadline <= now and not work.closed]
+                late += [entry[3] for entry in heap if entry[1] <= now and not entry[3].closed]
         for work in late:
             self.drop(work)
             self._expire(work)
@@ -139,7 +144,8 @@ class Dispatcher:
         return queue
 
     def _push(self, queue: _Queue, work: Work) -> None:
-        heapq.heappush(queue.ready[work.job.lane], work)
+        job = work.job
+        heapq.heappush(queue.ready[job.lane], (job.priority, work.deadline, work.seq, work))
         if not queue.asleep:
             self._schedule()
 

@@ -42,11 +42,6 @@ class Work:
     """Usage events of failed attempts, published with what ends the work here."""
 
     @property
-    def urgency(self) -> tuple[int, int, int]:
-        """Order inside a lane: priority, then earliest deadline, then arrival (limits.md)."""
-        return self.job.priority, self.deadline, self.seq
-
-    @property
     def closed(self) -> bool:
         """Whether its end has been decided; such a work is skipped wherever it still stands."""
         return self.dropped or self.state in FINAL
@@ -54,9 +49,6 @@ class Work:
     def move(self, to: State) -> None:
         """Change the state; raises where lifecycle.py forbids it."""
         self.state = checked_move(self.state, to)
-
-    def __lt__(self, other: "Work") -> bool:
-        return self.urgency < other.urgency
 
 
 @dataclass(slots=True, eq=False)
