@@ -1,14 +1,14 @@
 """Virtual keys: who is calling, and the limits of that caller's own key. No I/O; time is an argument."""
 
 import hashlib
-from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from broker.config import Settings, VirtualKey
 from broker.errors import BudgetExceeded, InvalidApiKey, ModelNotAllowed, RateLimitExceeded
 from broker.ledger.money import to_pico, to_text
+from broker.limits.buckets import SlidingWindow, Step
 
 WINDOW_S: Final = 60.0
 """Seconds that `rpm_limit` and `tpm_limit` look back over; LiteLLM's, and every provider's."""
@@ -77,52 +77,38 @@ class KeyRing:
         return found
 
 
-@dataclass(slots=True)
-class _Entry:
-    """What one request took of the window."""
-
-    at: float
-    tokens: int
-    counts: bool = True
-
-
-@dataclass(slots=True)
 class _Account:
-    """What a key has in use: requests and tokens of the last 60 s, calls running now, picodollars spent."""
+    """What a key has in use: requests and tokens of the last 60 s, calls running now, pico-dollars spent."""
 
-    entries: deque[_Entry] = field(default_factory=deque)
-    requests: int = 0
-    tokens: int = 0
-    running: int = 0
-    spent: int = 0
+    __slots__ = ("budget", "now", "requests", "running", "spent", "tokens")
 
-    def expire(self, now: float) -> None:
-        """Forget what is 60 s old."""
-        while self.entries and self.entries[0].at <= now - WINDOW_S:
-            entry = self.entries.popleft()
-            self.requests -= entry.counts
-            self.tokens -= entry.tokens
-            entry.tokens = 0
-            entry.counts = False
-
-    def wait_for(self, now: float, requests: int, tokens: int) -> float:
-        """Seconds until the window holds at most so many requests and tokens."""
-        held, used = self.requests, self.tokens
-        for entry in self.entries:
-            if held <= requests and used <= tokens:
-                return 0.0
-            held -= entry.counts
-            used -= entry.tokens
-            if held <= requests and used <= tokens:
-                return entry.at + WINDOW_S - now
-        return 0.0
+    def __init__(self, key: VirtualKey) -> None:
+        self.requests = None if key.rpm_limit is None else SlidingWindow(key.rpm_limit, WINDOW_S)
+        self.tokens = None if key.tpm_limit is None else SlidingWindow(key.tpm_limit, WINDOW_S)
+        self.budget = None if key.max_budget is None else to_pico(key.max_budget)
+        self.running = 0
+        self.spent = 0
+        self.now = 0.0
+        """Of the latest request: as far as the windows have moved."""
 
 
 @dataclass(slots=True)
 class _Held:
+    """What one request took: its caller, and the receipts of the two windows."""
+
     caller: Caller
     account: _Account
-    entry: _Entry
+    tokens: int
+    request_step: Step | None
+    token_step: Step | None
+
+    def correct(self, *, requests: int, tokens: int) -> None:
+        """Change what was taken by so many requests and tokens."""
+        account = self.account
+        if account.requests is not None and self.request_step is not None and requests:
+            account.requests.settle(self.request_step, requests, account.now)
+        if account.tokens is not None and self.token_step is not None and tokens:
+            account.tokens.settle(self.token_step, tokens, account.now)
 
 
 class KeyLimits:
@@ -148,73 +134,49 @@ class KeyLimits:
         key = caller.key
         if key is None or not _is_limited(key):
             return
-        account = self._accounts.setdefault(key.hash, _Account())
-        account.expire(now)
-        if key.max_budget is not None and account.spent >= to_pico(key.max_budget):
-            spent = to_text(account.spent).rstrip("0").rstrip(".")
-            raise BudgetExceeded(f"the key {key.key_id} has spent {spent} USD of its budget of {key.max_budget} USD")
-        if key.tpm_limit is not None:
-            tokens = min(tokens, key.tpm_limit)
-        self._check_rates(key, account, tokens, now)
-        if key.max_parallel_requests is not None and account.running >= key.max_parallel_requests:
-            raise RateLimitExceeded(
-                f"the key {key.key_id} has {account.running} requests running, its max_parallel_requests"
-            )
-        entry = _Entry(now, tokens)
-        account.entries.append(entry)
-        account.requests += 1
-        account.tokens += tokens
+        account = self._accounts.get(key.hash)
+        if account is None:
+            account = self._accounts[key.hash] = _Account(key)
+        account.now = now
+        tokens = tokens if key.tpm_limit is None else min(tokens, key.tpm_limit)
+        _check(key, account, tokens, now)
         account.running += 1
-        self._held[id(caller)] = _Held(caller, account, entry)
-
-    @staticmethod
-    def _check_rates(key: VirtualKey, account: _Account, tokens: int, now: float) -> None:
-        requests_left = None if key.rpm_limit is None else key.rpm_limit - 1
-        tokens_left = None if key.tpm_limit is None else key.tpm_limit - tokens
-        wait = account.wait_for(
-            now,
-            account.requests if requests_left is None else requests_left,
-            account.tokens if tokens_left is None else tokens_left,
+        self._held[id(caller)] = _Held(
+            caller,
+            account,
+            tokens,
+            None if account.requests is None else account.requests.take(1, now),
+            None if account.tokens is None else account.tokens.take(tokens, now),
         )
-        if wait > 0:
-            over = requests_left is not None and account.requests > requests_left
-            limit = f"rpm_limit of {key.rpm_limit}" if over else f"tpm_limit of {key.tpm_limit}"
-            raise RateLimitExceeded(f"the key {key.key_id} is at its {limit}", retry_after=wait)
 
     def settle(self, caller: Caller, *, tokens: int, cost_pico: int | None = None) -> None:
-        """End a request that was answered: `tokens` it really used, `cost_pico` in picodollars, None when unpriced.
+        """End a request that was answered: `tokens` it really used, `cost_pico` in pico-dollars, None when unpriced.
 
         Ends the request for these limits, as `release` and `refund` do; whichever comes first counts.
         """
-        held = self._held.pop(id(caller), None)
-        if held is None:
-            return
-        held.account.running -= 1
-        held.account.spent += cost_pico or 0
-        if held.entry.counts:
-            held.account.tokens += tokens - held.entry.tokens
-            held.entry.tokens = tokens
+        held = self._end(caller)
+        if held is not None:
+            held.account.spent += cost_pico or 0
+            held.correct(requests=0, tokens=tokens - held.tokens)
 
     def release(self, caller: Caller) -> None:
         """End a request without an answer: its place is free at once, what it took of the minute stays taken.
 
         A caller that holds nothing, because it was refused or has ended already, gives nothing back.
         """
-        held = self._held.pop(id(caller), None)
-        if held is not None:
-            held.account.running -= 1
+        self._end(caller)
 
     def refund(self, caller: Caller) -> None:
         """End a request that goes on elsewhere and will be taken again there: everything it took is given back."""
+        held = self._end(caller)
+        if held is not None:
+            held.correct(requests=-1, tokens=-held.tokens)
+
+    def _end(self, caller: Caller) -> _Held | None:
         held = self._held.pop(id(caller), None)
-        if held is None:
-            return
-        held.account.running -= 1
-        if held.entry.counts:
-            held.account.requests -= 1
-            held.account.tokens -= held.entry.tokens
-            held.entry.tokens = 0
-            held.entry.counts = False
+        if held is not None:
+            held.account.running -= 1
+        return held
 
     def running(self) -> Mapping[str, int]:
         """Requests running now, by hash of the key."""
@@ -229,3 +191,19 @@ def _is_limited(key: VirtualKey) -> bool:
     return not (
         key.rpm_limit is None and key.tpm_limit is None and key.max_parallel_requests is None and key.max_budget is None
     )
+
+
+def _check(key: VirtualKey, account: _Account, tokens: int, now: float) -> None:
+    """Raise for the first limit that has no room; takes nothing."""
+    if account.budget is not None and account.spent >= account.budget:
+        spent = to_text(account.spent).rstrip("0").rstrip(".")
+        raise BudgetExceeded(f"the key {key.key_id} has spent {spent} USD of its budget of {key.max_budget} USD")
+    requests_wait = 0.0 if account.requests is None else account.requests.wait(1, now)
+    tokens_wait = 0.0 if account.tokens is None else account.tokens.wait(tokens, now)
+    if requests_wait or tokens_wait:
+        limit = f"rpm_limit of {key.rpm_limit}" if requests_wait >= tokens_wait else f"tpm_limit of {key.tpm_limit}"
+        raise RateLimitExceeded(f"the key {key.key_id} is at its {limit}", retry_after=max(requests_wait, tokens_wait))
+    if key.max_parallel_requests is not None and account.running >= key.max_parallel_requests:
+        raise RateLimitExceeded(
+            f"the key {key.key_id} has {account.running} requests running, its max_parallel_requests"
+        )
