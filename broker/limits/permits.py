@@ -24,7 +24,7 @@ class Permit:
 class DeploymentPermits:
     """What one deployment may do now. `now` is monotonic seconds; limits are per 60 s, None means no limit."""
 
-    __slots__ = ("_blocked_until", "_requests", "_tokens", "in_flight", "max_parallel")
+    __slots__ = ("_blocked_until", "_requests", "_tokens", "in_flight", "max_parallel", "unlimited")
 
     def __init__(self, rpm: int | None, tpm: int | None, max_parallel: int | None) -> None:
         self.in_flight = 0
@@ -32,14 +32,13 @@ class DeploymentPermits:
         self._requests = SlidingWindow(rpm) if rpm is not None else None
         self._tokens = SlidingWindow(tpm) if tpm is not None else None
         self._blocked_until = -math.inf
-
-    @property
-    def unlimited(self) -> bool:
-        """Whether `wait` depends on nothing but a penalty."""
-        return self.max_parallel is None and self._requests is None and self._tokens is None
+        self.unlimited = max_parallel is None and rpm is None and tpm is None
+        """Whether `wait` depends on nothing but a penalty; such a deployment must cost next to nothing."""
 
     def wait(self, tokens: int, now: float) -> float:
         """Seconds until an attempt of about `tokens` tokens can start; 0.0 now, `math.inf` only upon a release."""
+        if self.unlimited:
+            return 0.0 if self._blocked_until <= now else self._blocked_until - now
         if self.max_parallel is not None and self.in_flight >= self.max_parallel:
             return math.inf
         wait = max(0.0, self._blocked_until - now)
@@ -54,6 +53,9 @@ class DeploymentPermits:
 
         Ask `wait` first: ValueError is raised when a window has no room, and nothing is taken then.
         """
+        if self.unlimited:
+            self.in_flight += 1
+            return Permit(None, None, 0)
         tokens = max(0, tokens)
         if self._tokens is None:
             permit = Permit(self._requests.take(1, now) if self._requests is not None else None, None, 0)
@@ -77,6 +79,8 @@ class DeploymentPermits:
             return
         permit.released = True
         self.in_flight -= 1
+        if self.unlimited:
+            return
         if permit.token_step is not None and self._tokens is not None:
             used = used_tokens if used_tokens is not None and started else 0
             self._tokens.settle(permit.token_step, used - permit.reserved, now)
