@@ -13,6 +13,7 @@ from broker.errors import (
     ContentPolicyViolation,
     ContextLengthExceeded,
     DeadlineExceeded,
+    InternalError,
     RateLimitExceeded,
     RequestError,
     UpstreamError,
@@ -37,6 +38,9 @@ DEPLOYMENT_FAULTS: Final = frozenset({401, 403, 404})
 """Statuses of an upstream that say its credential or its model is wrong, not the request (delivery.md)."""
 
 BUSY: Final = 429
+
+OWN_ERRORS: Final = (RateLimitExceeded, DeadlineExceeded, InternalError)
+"""Errors of the caller or of ours whose statuses look retriable: no deployment would answer otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +133,8 @@ def decide(
         if situation.other_deployment and situation.left > 0 and situation.tries <= _most_retries(alias):
             return Retry(0.0)
         return _elsewhere_or(error, fallback, situation)
-    if not error.retriable or isinstance(error, (RateLimitExceeded, DeadlineExceeded)):
-        return Refuse(error)  # the request is at fault, or the caller: nobody else would answer otherwise
+    if not error.retriable or isinstance(error, OWN_ERRORS):
+        return Refuse(error)
     return _repeat(alias, situation, fallback, jitter)
 
 

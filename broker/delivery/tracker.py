@@ -109,6 +109,7 @@ class PartitionTracker:
         else:
             self._order.append(offset)
         if done:
+            self._changed = True
             self._advance()
         else:
             self._unfinished += 1

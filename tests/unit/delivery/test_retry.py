@@ -12,6 +12,7 @@ from broker.errors import (
     ContentPolicyViolation,
     ContextLengthExceeded,
     DeadlineExceeded,
+    InternalError,
     InvalidApiKey,
     InvalidRequest,
     ModelNotAllowed,
@@ -71,6 +72,7 @@ FINAL = [
     RateLimitExceeded("your key", retry_after=3.0),
     Cancelled("you did"),
     DeadlineExceeded("late"),
+    InternalError("a defect"),
 ]
 
 

@@ -194,6 +194,15 @@ def test_restored_offsets_join_the_contiguous_part_when_they_are_read_again() ->
     assert commit(tracker) == Position(13, "")
 
 
+def test_a_restored_tail_moves_the_commit_when_it_is_read_again() -> None:
+    tracker = PartitionTracker(Position(10, encode_done(10, {11})))
+    assert tracker.receive(10)
+    finish(tracker, 10)
+    assert commit(tracker) == Position(11, encode_done(11, {11}))
+    assert not tracker.receive(11)
+    assert commit(tracker) == Position(12, "")
+
+
 def test_an_offset_found_late_inside_a_gap_is_run_and_holds_the_commit() -> None:
     tracker = received(10, 12)
     finish(tracker, 12)
