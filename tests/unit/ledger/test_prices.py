@@ -29,7 +29,7 @@ class Used:
     raw: Mapping[str, Any] | None = None
 
 
-def deployment(provider: str, model: str, **more: Any) -> Deployment:  # noqa: ANN401 - fields by name
+def deployment(provider: str, model: str, **more: Any) -> Deployment:
     return Deployment(name="a/0", alias="a", provider=provider, model=model, **more)
 
 
