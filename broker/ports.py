@@ -69,6 +69,14 @@ class LogConsumer(Protocol):
         """
         ...
 
+    def seek(self, partition: Partition, offset: int) -> None:
+        """Read `partition` from `offset` on and not from its commit; for a reader whose position is kept elsewhere.
+
+        To be called after `on_assigned` named the partition and before it is polled. A partition that is not ours is
+        ignored; an offset outside what the log holds leads to the first record it still has.
+        """
+        ...
+
     async def commit(self, commits: Mapping[Partition, Commit], *, timeout: float) -> None:
         """Commit. Raises `Unavailable` on time-out or when the group has moved on; what is stored is then unknown."""
         ...

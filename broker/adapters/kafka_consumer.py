@@ -109,6 +109,14 @@ class KafkaConsumer:
         """Return records as the port says; raises `Unavailable` when Kafka refuses to give any."""
         return await self._started()[2].poll(partitions, max_records=max_records, timeout=timeout)
 
+    def seek(self, partition: Partition, offset: int) -> None:
+        """Read `partition` from `offset` on; one that is not ours is ignored."""
+        consumer, _, poller, _ = self._started()
+        if partition in consumer.assignment():
+            tp = TopicPartition(*partition)
+            consumer.seek(tp, offset)
+            poller.forget(tp)
+
     async def commit(self, commits: Mapping[Partition, Commit], *, timeout: float) -> None:
         """Commit. Raises `Unavailable` on time-out or when the group has moved on."""
         if not commits:

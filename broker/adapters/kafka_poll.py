@@ -77,6 +77,13 @@ class Poller:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._settled.wait(), remaining)
 
+    def forget(self, tp: TopicPartition) -> None:
+        """Drop what was taken of a partition and not handed out: it is about to be read from elsewhere."""
+        self._rescued.pop(tp, None)
+        task = self._waiting
+        if task is not None and task.done() and not task.cancelled() and task.exception() is None:
+            task.result().pop(tp, None)
+
     async def stop(self) -> None:
         """Let go of a wait that is still running; to be called after the consumer has been stopped."""
         if self._waiting is not None:

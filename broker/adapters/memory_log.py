@@ -56,6 +56,8 @@ class MemoryConsumer:
         self._log = log
         self._group = log.group(group)
         self._positions: dict[Partition, int] = {}
+        self._sought: dict[Partition, int] = {}
+        """Seeks while a rebalance settles, which would undo them."""
         self._member: Member | None = None
         self._turn = 0
 
@@ -85,6 +87,14 @@ class MemoryConsumer:
             return named[turn:] + named[:turn]
 
         return await _poll(self._log, ours, self._positions, limit=max_records, timeout=timeout)
+
+    def seek(self, partition: Partition, offset: int) -> None:
+        """Read `partition` from `offset` on; one that is not ours is ignored."""
+        member = self._started()
+        if partition in member.assigned:
+            first, end = self._log.bounds(partition.topic)[partition]
+            positions = self._positions if member.settled else self._sought
+            positions[partition] = offset if first <= offset <= end else first
 
     async def commit(self, commits: Mapping[Partition, Commit], *, timeout: float) -> None:
         """Commit. Raises `Unavailable` when the group has moved on."""
@@ -125,7 +135,11 @@ class MemoryConsumer:
     def _changed(self, assigned: Iterable[Partition]) -> None:
         firsts = {p: first for t in {p.topic for p in assigned} for p, (first, _) in self._log.bounds(t).items()}
         commits = self._group.commits
-        self._positions = {p: commits[p].offset if p in commits else firsts[p] for p in assigned}
+        # In place: a poll that is under way goes on with the new positions.
+        self._positions.clear()
+        self._positions.update({p: commits[p].offset if p in commits else firsts[p] for p in assigned})
+        self._positions.update({p: offset for p, offset in self._sought.items() if p in assigned})
+        self._sought.clear()
         self._log.wake()
 
     def _started(self) -> Member:
