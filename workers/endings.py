@@ -282,12 +282,13 @@ def _outcome(error: RequestError, *, called: bool) -> Outcome:
     return Outcome.FAILED if called else Outcome.REFUSED
 
 
+def word(text: str) -> str:
+    """Return `text` as one word of the `last-error` header: an upstream's own code may hold anything."""
+    return "".join(c if c.isprintable() and c not in " ;" else "_" for c in text) or "_"
+
+
 def _note(deployment: Deployment, error: RequestError) -> str:
-    # Words of a header: an upstream's own code may hold anything.
-    name, code = (
-        "".join(c if c.isprintable() and c not in " ;" else "_" for c in text) for text in (deployment.name, error.code)
-    )
-    return f"{name} {error.status} {code}"
+    return f"{word(deployment.name)} {error.status} {word(error.code)}"
 
 
 def _try(entry: str) -> dict[str, str | int]:

@@ -31,7 +31,7 @@ from broker.routing.router import Grant, Router
 from broker.topics import Lane, TopicNames
 from schemas.usage import Outcome
 from workers.dispatcher import Dispatcher
-from workers.endings import Endings, Timing
+from workers.endings import Endings, Timing, word
 from workers.providers.base import Call, CallResult, ProviderClient
 from workers.streams import ChunkWriter
 from workers.work import Outgoing, Work
@@ -176,6 +176,10 @@ class Inference:
             seq=self._seq,
             received=self._clock.monotonic(),
         )
+        if job.history:
+            # A request that comes back from a delay topic has not got its retries back.
+            ours = {word(deployment.name) for deployment in alias.deployments}
+            work.tries = sum(entry.partition(" ")[0] in ours for entry in job.history)
         # Two records with one id share an entry; each keeps its own offset, and a cancel reaches the later one.
         self._open[job.request_id] = work
         return work
@@ -237,7 +241,8 @@ class Inference:
         if isinstance(outcome, CallResult):
             used, latency = outcome.usage.input_tokens + outcome.usage.output_tokens, now - begun
         else:
-            error = outcome
+            # A call we cut off says nothing of the deployment's health.
+            error = outcome or Cancelled("the worker stopped")
         self._router.release(grant, now, used_tokens=used, latency=latency, error=error, started=True)
         self.dispatcher.released(work.alias.name)
         if outcome is None:
@@ -316,7 +321,7 @@ class Inference:
             alias=work.alias.name,
             visited=job.visited,
             other_deployment=self._router.other_available(work.alias.name, work.tried | {tried}, now),
-            wait_for_deployment=0.0,
+            wait_for_deployment=self._router.wait(work.alias.name, now),
         )
         return decide(
             work.alias,
