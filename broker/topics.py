@@ -88,6 +88,11 @@ class TopicNames:
         """Consumer group of the ClickHouse sink."""
         return f"{self.prefix}sink"
 
+    @property
+    def relay_group(self) -> str:
+        """Consumer group of the delay relay."""
+        return f"{self.prefix}relay"
+
     def answer_key(self, request_id: str) -> str:
         """Redis key of the stored answer of a request."""
         return f"{self.prefix}answer:{request_id}"
