@@ -5,6 +5,7 @@ A façade over `exchange`; where its Kafka comes from is `connect`.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, Self
@@ -189,8 +190,9 @@ class BrokerClient:
         request that never got a final reply yields one made here, with `attempts` 0: 408 `reply_timeout`, 404
         `model_not_found`, 400 `invalid_request` (too large), 503 `unavailable`.
         """
-        async for request, result in self.outcomes(requests, in_flight=in_flight):
-            yield result if isinstance(result, Reply) else reply_of(request, result)
+        async with aclosing(self.outcomes(requests, in_flight=in_flight)) as outcomes:
+            async for request, result in outcomes:
+                yield result if isinstance(result, Reply) else reply_of(request, result)
 
     def outcomes(self, requests: Requests, *, in_flight: int) -> AsyncGenerator[tuple[Request, Result], None]:
         """Like `map`; beside each result its request (with its id, without its body), and our own errors as such."""

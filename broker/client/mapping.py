@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
 from dataclasses import replace
+from itertools import count
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -80,12 +81,15 @@ class Mapper:
                 self._exchange.forget(waiting)
 
     async def _feed(self, requests: Requests) -> None:
-        launched = 0
-        async for request in _each(requests):
+        source = _each(requests)
+        for launched in count(1):
+            # A slot first: what the source computes for a request (what is left to a deadline) must not grow stale.
             await self._slots.acquire()
+            request = await anext(source, None)
+            if request is None:
+                return
             self._taken += 1
             await self._launch(request)
-            launched += 1
             if launched % BREATH == 0:
                 await asyncio.sleep(0)
 
@@ -107,7 +111,7 @@ class Mapper:
             self._waiting[request_id] = waiting
 
 
-async def _each(requests: Requests) -> AsyncIterator[Any]:
+async def _each(requests: Requests) -> AsyncIterator[Request]:
     if isinstance(requests, AsyncIterable):
         async for request in requests:
             yield request

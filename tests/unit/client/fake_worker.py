@@ -74,7 +74,7 @@ def echo(job: Job) -> Sequence[OutRecord]:
 
 
 class FakeWorker:
-    """Serves one alias from now on; `jobs` are the requests it has seen. Stopped by leaving its context."""
+    """Serves one alias from now on, until its context is left; `jobs` has what it saw, `seen` is set by the first."""
 
     def __init__(
         self, producer: LogProducer, reader: LogReader, names: TopicNames, alias: str = "local", respond: Respond = echo
@@ -87,6 +87,7 @@ class FakeWorker:
         self._task: asyncio.Task[None] | None = None
         self.respond = respond
         self.jobs: list[Job] = []
+        self.seen = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         await self._producer.start()
@@ -123,6 +124,7 @@ class FakeWorker:
                     max_body_bytes=1 << 20,
                 )
                 self.jobs.append(job)
+                self.seen.set()
                 out += self.respond(job)
             if out:
                 assert set(await self._producer.send_all(out)) == {None}
