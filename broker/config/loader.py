@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from broker.config import known, policy, sections
 from broker.config.deployments import alias_name, read_model_list
-from broker.config.models import Alias, ClickHouse, Deployment, Kafka, Redis, Server, Settings, VirtualKey
+from broker.config.models import Alias, ClickHouse, Deployment, Kafka, Pool, Redis, Server, Settings, VirtualKey
 from broker.config.problems import ConfigProblems, kind
 from broker.config.reading import Reading
 from broker.config.views import config_hash
@@ -107,12 +107,7 @@ def _settings(reading: Reading, top: Mapping[str, Any]) -> dict[str, Any]:
         "redis": sections.read_part(reading, top.get("redis"), "redis", Redis),
         "clickhouse": sections.read_part(reading, top.get("clickhouse"), "clickhouse", ClickHouse),
         "server": sections.read_part(reading, top.get("server"), "server", Server),
-        "pools": {
-            name: pool.model_copy(
-                update={"aliases": _alias_list(reading, pool.aliases, f"workers.pools.{name}", names)}
-            )
-            for name, pool in sections.read_pools(reading, top.get("workers")).items()
-        },
+        "pools": _pools(reading, top.get("workers"), names),
         "price_overrides": sections.read_prices(reading, top.get("prices")),
     }
     return {key: value for key, value in values.items() if value is not None or key == "anonymous_tenant"}
@@ -175,21 +170,24 @@ def _secret(reading: Reading, value: object, path: str) -> str | None:
 
 
 def _keys(reading: Reading, value: object, master: str | None, names: policy.Names) -> dict[str, VirtualKey]:
-    keys = {
-        key.hash: key.model_copy(update={"aliases": _alias_list(reading, key.aliases, f"keys ({key.key_id})", names)})
-        for key in sections.read_keys(reading, value).values()
-    }
+    def known_aliases(given: Sequence[str], path: str) -> tuple[str, ...]:
+        return () if EVERY_ALIAS & set(given) else policy.read_targets(reading, list(given), path, names)
+
+    keys = sections.read_keys(reading, value, known_aliases)
     if master is not None:
         hashed = sections.token_hash(master)
         keys.setdefault(hashed, VirtualKey(hash=hashed, key_id="master", tenant=ADMIN_TENANT))
     return keys
 
 
-def _alias_list(reading: Reading, given: tuple[str, ...], path: str, names: policy.Names) -> tuple[str, ...]:
-    """Return the aliases of a key or a pool; a word for all of them becomes what that list means by all."""
-    if EVERY_ALIAS & set(given):
-        return ("*",) if path.startswith("workers.") else ()
-    return policy.read_targets(reading, list(given), f"{path}.aliases", names)
+def _pools(reading: Reading, value: object, names: policy.Names) -> dict[str, Pool]:
+    pools = {}
+    for name, pool in sections.read_pools(reading, value).items():
+        path = f"workers.pools.{name}.aliases"
+        every = bool(EVERY_ALIAS & set(pool.aliases))
+        aliases = ("*",) if every else policy.read_targets(reading, list(pool.aliases), path, names)
+        pools[name] = pool.model_copy(update={"aliases": aliases})
+    return pools
 
 
 def _signing_key(given: str | None, master: str | None) -> SecretStr | None:

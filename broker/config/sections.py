@@ -1,6 +1,7 @@
 """Our own sections of the file: kafka, redis, clickhouse, workers, server, keys, tenants, prices. Imports no I/O."""
 
 import hashlib
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, time
 from typing import Any, Final
 
@@ -47,8 +48,13 @@ def read_pools(reading: Reading, value: object) -> dict[str, Pool]:
     return pools
 
 
-def read_keys(reading: Reading, value: object) -> dict[str, VirtualKey]:
-    """Return the virtual keys by hash; `key` is hashed here and goes no further."""
+def read_keys(
+    reading: Reading, value: object, known_aliases: Callable[[Sequence[str], str], tuple[str, ...]]
+) -> dict[str, VirtualKey]:
+    """Return the virtual keys by hash; `key` is hashed here and goes no further.
+
+    `known_aliases` turns the names a key may use, and their path, into aliases.
+    """
     keys: dict[str, VirtualKey] = {}
     for index, entry in enumerate(reading.items(value, "keys")):
         path = f"keys[{index}]"
@@ -66,7 +72,7 @@ def read_keys(reading: Reading, value: object) -> dict[str, VirtualKey]:
             continue
         if key.hash in keys:
             reading.problem(path, f"the same key stands in this list already, as {keys[key.hash].key_id}")
-        keys[key.hash] = key
+        keys[key.hash] = key.model_copy(update={"aliases": known_aliases(key.aliases, f"{path}.aliases")})
     return keys
 
 
