@@ -1,0 +1,1 @@
+"""Where usage events end up. May import the core and its ports."""
