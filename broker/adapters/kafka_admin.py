@@ -79,7 +79,7 @@ class KafkaAdmin:
         """Committed offset and end offset of each partition the group has committed."""
         async with self._asking(f"lag of group {group}") as admin:
             commits = await committed(admin, group, None, limit=self._timeout, address=self._address)
-            ends = await self._ends([TopicPartition(*tp) for tp in commits])
+            ends = await self._ends([TopicPartition(*tp) for tp in commits]) if commits else {}
         return {tp: (commit.offset, ends[tp]) for tp, commit in commits.items() if tp in ends}
 
     async def stop(self) -> None:

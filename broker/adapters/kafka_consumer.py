@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, OffsetAndMetadata, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
+from broker.adapters.kafka_commit import commit_offsets
 from broker.adapters.kafka_errors import CLIENT_ERRORS, unavailable
 from broker.adapters.kafka_options import connection_options
 from broker.adapters.kafka_pace import FETCH_WAIT_MS, pace
@@ -37,24 +38,36 @@ STOP_LIMIT_S: Final = 10.0
 
 
 class _Bridge(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
-    """Tells the poller and our listener of aiokafka's rebalances."""
+    """Tells the poller and our listener of aiokafka's rebalances, and knows what is ours meanwhile."""
 
     def __init__(self, poller: Poller, listener: AssignmentListener | None) -> None:
         self._poller = poller
         self._listener = listener
+        self.owned: frozenset[Partition] = frozenset()
 
     async def on_partitions_revoked(self, revoked: Iterable[tuple[str, int]]) -> None:
         self._poller.unsettle()
-        partitions = _partitions(revoked)
-        if self._listener is not None and partitions:
-            await self._listener.on_revoked(partitions)
+        try:
+            if self._listener is not None and (partitions := _partitions(revoked)):
+                await self._listener.on_revoked(partitions)
+        finally:
+            self.owned = frozenset()
 
     async def on_partitions_assigned(self, assigned: Iterable[tuple[str, int]]) -> None:
+        self.owned = _partitions(assigned)
         try:
             if self._listener is not None:
-                await self._listener.on_assigned(_partitions(assigned))
+                await self._listener.on_assigned(self.owned)
         finally:
             self._poller.settle()
+
+
+class _Parts(NamedTuple):
+    consumer: AIOKafkaConsumer
+    admin: AIOKafkaAdminClient
+    poller: Poller
+    rescue: Rescue
+    bridge: _Bridge
 
 
 def _partitions(found: Iterable[tuple[str, int]]) -> frozenset[Partition]:
@@ -70,8 +83,7 @@ class KafkaConsumer:
         self._timeout = kafka.request_timeout
         self._fetch_bytes = max(PARTITION_FETCH_BYTES, kafka.max_message_bytes)
         self._group = group
-        self._listener: AssignmentListener | None = None
-        self._parts: tuple[AIOKafkaConsumer, AIOKafkaAdminClient, Poller, Rescue] | None = None
+        self._parts: _Parts | None = None
 
     async def start(self, topics: Sequence[str], listener: AssignmentListener | None = None) -> None:
         """Join the group and subscribe; absent topics are looked for every 30 s. Raises `Unavailable`."""
@@ -88,54 +100,55 @@ class KafkaConsumer:
             raise
         rescue = Rescue(self._options, fetch_bytes=self._fetch_bytes)
         poller = Poller(consumer, rescue, address=self._address, settled=False)
-        self._parts = consumer, admin, poller, rescue
-        self._listener = listener
+        self._parts = _Parts(consumer, admin, poller, rescue, _Bridge(poller, listener))
         self.subscribe(topics)
 
     def subscribe(self, topics: Sequence[str]) -> None:
         """Change the subscription; the listener hears of what follows."""
-        consumer, _, poller, _ = self._started()
-        poller.unsettle()
+        parts = self._started()
+        parts.poller.unsettle()
         if topics:
-            consumer.subscribe(list(topics), listener=_Bridge(poller, self._listener))
+            parts.consumer.subscribe(list(topics), listener=parts.bridge)
         else:
-            consumer.unsubscribe()
+            parts.consumer.unsubscribe()
 
     def assignment(self) -> frozenset[Partition]:
         """Return the partitions that are ours now."""
-        return _partitions(self._started()[0].assignment())
+        return self._started().bridge.owned
 
     async def poll(self, partitions: Sequence[Partition], *, max_records: int, timeout: float) -> Sequence[Record]:
         """Return records as the port says; raises `Unavailable` when Kafka refuses to give any."""
-        return await self._started()[2].poll(partitions, max_records=max_records, timeout=timeout)
+        return await self._started().poller.poll(partitions, max_records=max_records, timeout=timeout)
 
     def seek(self, partition: Partition, offset: int) -> None:
         """Read `partition` from `offset` on; one that is not ours is ignored."""
-        consumer, _, poller, _ = self._started()
-        if partition in consumer.assignment():
+        parts = self._started()
+        if partition in parts.bridge.owned:
             tp = TopicPartition(*partition)
-            consumer.seek(tp, offset)
-            poller.forget(tp)
+            parts.consumer.seek(tp, offset)
+            parts.poller.forget(tp)
 
     async def commit(self, commits: Mapping[Partition, Commit], *, timeout: float) -> None:
         """Commit. Raises `Unavailable` on time-out or when the group has moved on."""
         if not commits:
             return
-        offsets = {TopicPartition(*tp): OffsetAndMetadata(c.offset, c.metadata) for tp, c in commits.items()}
+        parts = self._started()
+        if lost := commits.keys() - parts.bridge.owned:
+            raise Unavailable(f"commit of group {self._group}: not assigned: {sorted(lost)}")
         try:
             async with asyncio.timeout(timeout):
-                await self._started()[0].commit(offsets)
+                await commit_offsets(parts.consumer, commits)
         except CLIENT_ERRORS as exc:
             raise unavailable(exc, f"commit of group {self._group}", self._address) from exc
 
     async def committed(self, partitions: Sequence[Partition]) -> Mapping[Partition, Commit]:
         """Return what is committed, metadata included. Raises `Unavailable`."""
         wanted = [TopicPartition(*tp) for tp in partitions]
-        return await committed(self._started()[1], self._group, wanted, limit=self._timeout, address=self._address)
+        return await committed(self._started().admin, self._group, wanted, limit=self._timeout, address=self._address)
 
     async def lag(self) -> Mapping[Partition, int]:
         """Records behind the end of each assigned partition; partitions not fetched from yet are absent."""
-        consumer = self._started()[0]
+        consumer = self._started().consumer
         lags = {}
         for tp in consumer.assignment():
             end = consumer.highwater(tp)
@@ -150,11 +163,10 @@ class KafkaConsumer:
     async def stop(self) -> None:
         """Leave the group. Commits nothing."""
         if self._parts is not None:
-            consumer, admin, poller, rescue = self._parts
-            self._parts = None
-            await close_quietly(consumer.stop(), poller.stop(), rescue.stop(), admin.close())
+            parts, self._parts = self._parts, None
+            await close_quietly(parts.consumer.stop(), parts.poller.stop(), parts.rescue.stop(), parts.admin.close())
 
-    def _started(self) -> tuple[AIOKafkaConsumer, AIOKafkaAdminClient, Poller, Rescue]:
+    def _started(self) -> _Parts:
         if self._parts is None:
             raise Unavailable("the consumer is not started")
         return self._parts

@@ -22,7 +22,7 @@ class Member:
     settled: bool = False
     """False while a rebalance runs: nothing may be handed out."""
     revoked: bool = False
-    """Whether the listener has heard that `assigned` is about to go."""
+    """Whether `assigned` is no longer ours: the listener has had its say."""
 
 
 @dataclass(slots=True)
@@ -99,8 +99,8 @@ def assign(members: Sequence[Member], partitions_of: Callable[[str], list[Partit
 
 async def _revoke(member: Member) -> None:
     if member.listener is not None and member.assigned and not member.revoked:
-        member.revoked = True
         await _tell(member.listener.on_revoked(member.assigned))
+    member.revoked = True
 
 
 async def _give(member: Member) -> None:

@@ -74,7 +74,8 @@ class MemoryConsumer:
 
     def assignment(self) -> frozenset[Partition]:
         """Return the partitions that are ours now."""
-        return self._started().assigned
+        member = self._started()
+        return frozenset() if member.revoked else member.assigned
 
     async def poll(self, partitions: Sequence[Partition], *, max_records: int, timeout: float) -> Sequence[Record]:
         """Return records as the port says; none while a rebalance runs."""
@@ -91,7 +92,7 @@ class MemoryConsumer:
     def seek(self, partition: Partition, offset: int) -> None:
         """Read `partition` from `offset` on; one that is not ours is ignored."""
         member = self._started()
-        if partition in member.assigned:
+        if partition in self.assignment():
             first, end = self._log.bounds(partition.topic)[partition]
             positions = self._positions if member.settled else self._sought
             positions[partition] = offset if first <= offset <= end else first
@@ -104,7 +105,7 @@ class MemoryConsumer:
         if self._log.fail_commits:
             raise Unavailable("memory log: commit: failing, as the test asked")
         for partition, commit in commits.items():
-            if partition not in member.assigned or member not in self._group.members:
+            if partition not in self.assignment() or member not in self._group.members:
                 raise Unavailable(f"memory log: commit: {partition} is not assigned")
             if len(commit.metadata.encode()) > METADATA_LIMIT:
                 raise Unavailable(f"memory log: commit: metadata above {METADATA_LIMIT} bytes")
