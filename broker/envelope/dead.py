@@ -1,6 +1,5 @@
 """Record → dead letter and back: the original record untouched, and why it is dead in headers."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -46,15 +45,25 @@ class DeadLetter:
     origin: str
     at: int
 
-    def replayed(self) -> OutRecord:
-        """Write the record for its original topic again, under the request id it had there."""
-        pairs = _kept(self.record.headers)
+    @property
+    def target(self) -> str:
+        """The topic a parked request was to go back to; empty for other records."""
+        return (dict(self.record.headers).get(h.TARGET) or b"").decode(errors="replace")
+
+    @property
+    def deadline(self) -> int | None:
+        """The caller's deadline, unix milliseconds."""
+        text = (dict(self.record.headers).get(h.DEADLINE) or b"").decode(errors="replace")
+        return int(text) if text.isascii() and text.isdigit() else None
+
+    def replayed(self, topic: str, deadline: int | None = None) -> OutRecord:
+        """Write the record for `topic` again, under the request id it had, with a new deadline where one is given."""
+        dropped = {h.REQUEST_ID} if deadline is None else {h.REQUEST_ID, h.DEADLINE}
+        pairs = [(name, value) for name, value in self.record.headers if name not in NOT_REPLAYED | dropped]
         pairs.append((h.REQUEST_ID, self.request_id.encode()))
-        return OutRecord(self.origin_topic, self.record.value, self.record.key, pairs)
-
-
-def _kept(headers: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
-    return [(name, value) for name, value in headers if name not in NOT_REPLAYED and name != h.REQUEST_ID]
+        if deadline is not None:
+            pairs.append((h.DEADLINE, b"%d" % deadline))
+        return OutRecord(topic, self.record.value, self.record.key, pairs)
 
 
 def _identifier(raw: bytes | None) -> str | None:

@@ -107,8 +107,12 @@ def imported(node: ast.AST) -> Iterator[str]:
 def walk(node: ast.AST, module: Module, *, inside: bool) -> None:
     for child in ast.iter_child_nodes(node):
         (module.inside if inside else module.at_import).update(imported(child))
-        function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        walk(child, module, inside=inside or function)
+        later = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or for_types_only(child)
+        walk(child, module, inside=inside or later)
+
+
+def for_types_only(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
 def name_of(path: Path) -> str:

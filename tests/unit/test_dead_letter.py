@@ -55,7 +55,7 @@ def test_a_replay_is_the_original_record_under_the_same_request_id() -> None:
     record = Read(headers=[("request-id", b"r1"), ("endpoint", b"/v1/embeddings")])
     letter = read_dead(as_read(dead_letter(record, "no", "invalid_request", 1, "llm.dead")))
     assert letter is not None
-    assert letter.replayed() == OutRecord(
+    assert letter.replayed(letter.origin_topic) == OutRecord(
         TOPIC, b"not json", b"\xff\xfe", [("endpoint", b"/v1/embeddings"), ("request-id", b"r1")]
     )
 
@@ -64,7 +64,7 @@ def test_a_record_without_an_id_keeps_the_id_of_its_first_place() -> None:
     letter = read_dead(as_read(dead_letter(Read(), "no", "invalid_request", 1, "llm.dead")))
     assert letter is not None
     assert letter.request_id == "llm.requests.my-alias-3-41"
-    assert ("request-id", b"llm.requests.my-alias-3-41") in letter.replayed().headers
+    assert ("request-id", b"llm.requests.my-alias-3-41") in letter.replayed(TOPIC).headers
 
 
 @pytest.mark.parametrize("unusable", [b"\xff", b"a\nb", b"x" * 257, b""])
@@ -78,7 +78,15 @@ def test_a_replay_starts_afresh() -> None:
     signed = [(name, b"x") for name in (*h.SIGNED, h.SIGNATURE, h.TARGET, h.UNREADABLE)]
     letter = read_dead(as_read(dead_letter(Read(headers=signed), "no", "c", 1, "llm.dead")))
     assert letter is not None
-    assert [name for name, _ in letter.replayed().headers] == ["request-id"]
+    assert [name for name, _ in letter.replayed(TOPIC).headers] == ["request-id"]
+
+
+def test_a_replay_can_be_given_a_new_deadline() -> None:
+    letter = read_dead(as_read(dead_letter(Read(headers=[("deadline", b"5")]), "no", "c", 1, "llm.dead")))
+    assert letter is not None
+    assert letter.deadline == 5
+    assert ("deadline", b"5") in letter.replayed(TOPIC).headers
+    assert [value for name, value in letter.replayed(TOPIC, 99).headers if name == "deadline"] == [b"99"]
 
 
 def test_a_record_that_dies_again_tells_only_its_last_reason() -> None:
