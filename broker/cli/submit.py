@@ -16,7 +16,7 @@ from broker.cli.duration import Duration, spelled
 from broker.cli.progress import shown
 from broker.client import BrokerClient, Lane
 from broker.client.batch import IN_FLIGHT, BatchSummary, Progress, run_batch
-from broker.client.batch_files import default_errors_path
+from broker.client.batch_files import BatchPaths, default_errors_path
 from broker.client.batch_input import BatchFileError, ResultsExist
 from broker.config import Settings
 from broker.errors import ConfigError
@@ -52,7 +52,7 @@ def tags_of(ctx: click.Context, param: click.Parameter, values: tuple[str, ...])
 
 
 @click.command()
-@click.argument("file", type=FILE)
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("-o", "--output", type=FILE, required=True, help="Where the answers go, one line each.")
 @click.option("--errors", type=FILE, default=None, help="Where failed lines go.  [default: OUTPUT.errors.jsonl]")
 @click.option("--resume", is_flag=True, help="Continue: send only the lines that have no final reply yet.")
@@ -105,7 +105,10 @@ def command(
         in_flight=in_flight,
         key=key,
     )
-    summary = _run(job, load_settings(config))
+    settings = load_settings(config)
+    if settings.kafka.bootstrap_servers is None:
+        raise ConfigError("no Kafka: start `broker up` in this folder, or name kafka.bootstrap_servers")
+    summary = _run(job, settings)
     _tell(summary, job, as_json=as_json)
     sys.exit(0 if summary.all_ok else 1)
 
@@ -113,6 +116,8 @@ def command(
 def _run(job: Job, settings: Settings) -> BatchSummary:
     ended = 0
     try:
+        if not job.resume and not job.force:
+            BatchPaths(job.output, job.errors).check_new()
         with shown(Console(stderr=True)) as show:
 
             def on_progress(progress: Progress) -> None:
@@ -131,8 +136,6 @@ def _run(job: Job, settings: Settings) -> BatchSummary:
 
 
 async def _submit(job: Job, settings: Settings, on_progress: Callable[[Progress], None]) -> BatchSummary:
-    if settings.kafka.bootstrap_servers is None:
-        raise ConfigError("no Kafka: start `broker up` in this folder, or name kafka.bootstrap_servers")
     client = BrokerClient(kafka=settings.kafka, key=job.key, alias_names=settings.alias_names)
     async with client:
         return await run_batch(

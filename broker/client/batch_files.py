@@ -34,6 +34,15 @@ class BatchPaths:
         """The file beside the output that makes a resumed line the same request."""
         return self.out.with_name(self.out.name + ".run")
 
+    def check_new(self) -> None:
+        """Raise `ResultsExist` where a new run would overwrite anything."""
+        for path in self.present():
+            raise ResultsExist(f"{path} exists: resume the run that wrote it, or overwrite it")
+
+    def present(self) -> list[Path]:
+        """Return the files that exist."""
+        return [path for path in (self.out, self.err, self.run) if path.exists()]
+
 
 def default_errors_path(out: Path) -> Path:
     """`answers.jsonl` → `answers.errors.jsonl`."""
@@ -119,10 +128,9 @@ class ResultFiles:
 
 def new_run(paths: BatchPaths, input_print: str, *, overwrite: bool) -> Finished:
     """Begin a new run, in new files. Raises `BatchFileError` where files exist that `overwrite` does not give up."""
-    existing = [path for path in (paths.out, paths.err, paths.run) if path.exists()]
-    if existing and not overwrite:
-        raise ResultsExist(f"{existing[0]} exists: resume the run that wrote it, or overwrite it")
-    for path in existing:
+    if not overwrite:
+        paths.check_new()
+    for path in paths.present():
         with _named(path):
             path.unlink()
     run_id = secrets.token_hex(6)
