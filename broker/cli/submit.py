@@ -40,6 +40,7 @@ class Job:
     tags: dict[str, str]
     in_flight: int
     key: str | None
+    config: Path | None
 
 
 def tags_of(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -104,6 +105,7 @@ def command(
         tags=tags,
         in_flight=in_flight,
         key=key,
+        config=config,
     )
     settings = load_settings(config)
     if settings.kafka.bootstrap_servers is None:
@@ -155,7 +157,14 @@ async def _submit(job: Job, settings: Settings, on_progress: Callable[[Progress]
 
 def _say_how_to_resume(job: Job, ended: int) -> None:
     words = ["broker", "submit", str(job.file), "-o", str(job.output), "--errors", str(job.errors), "--resume"]
-    words += ["--lane", job.lane.value, *(f"--tag={name}={value}" for name, value in job.tags.items())]
+    words += ["--config", str(job.config)] if job.config is not None else []
+    words += [
+        "--lane",
+        job.lane.value,
+        "--in-flight",
+        str(job.in_flight),
+        *(f"--tag={name}={value}" for name, value in job.tags.items()),
+    ]
     click.echo(
         f"\ninterrupted: {ended} lines have their result; the rest is continued by\n  {shlex.join(words)}", err=True
     )
