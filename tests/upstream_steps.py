@@ -250,7 +250,8 @@ class Events(Step):
     def wire(self, call: ReceivedCall) -> Wire:
         del call
         events = [item if isinstance(item, bytes) and b"\n" in item else event(item) for item in self.events]
-        pieces = [head(200, SSE_TYPE, None, self.headers), *map(chunk, events)]
+        pieces = [chunk(item) for item in events]
+        pieces[0] = head(200, SSE_TYPE, None, self.headers) + pieces[0]
         if not self.breaks:
             pieces[-1] += b"0\r\n\r\n"
         if not self.chunk_delay:
