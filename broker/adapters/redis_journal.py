@@ -1,110 +1,112 @@
-"""The journal on Redis: one key an outcome, gone after `answer_ttl`. May import the Redis client."""
+"""Stored outcomes in Redis: the port `Journal`. One string a request, in the layout of `journal_codec`."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Sequence
+from typing import Any, Final
 
-from redis.asyncio import Redis as Client
+from redis.asyncio import BlockingConnectionPool
+from redis.asyncio import Redis as RedisClient
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from broker.adapters.journal_codec import COMPRESS_FROM, pack, unpack
-from broker.config import Redis
+from broker.adapters.journal_codec import OFF_LOOP_FROM, decode, encode
+from broker.config.models import Redis
 from broker.errors import ConfigError, Unavailable
 from broker.ports import Answer
 from broker.topics import TopicNames
 
-T = TypeVar("T")
+CONNECT_TIMEOUT_S: Final = 5.0
+SOCKET_TIMEOUT_S: Final = 10.0
+HEALTH_CHECK_S: Final = 30
 
-TIMEOUT: Final = 5.0
-"""Seconds for one round trip and for connecting; a store that takes longer counts as away."""
 CONNECTIONS: Final = 16
+"""At most; a caller that finds all of them busy waits for one, up to the socket time-out."""
 
 
 class RedisJournal:
-    """Stored outcomes by request id; safe for use by many tasks of one loop. No secret is in its repr or its errors."""
+    """Outcomes by request id, kept for `answer_ttl` seconds; safe for use by many tasks."""
 
     def __init__(self, redis: Redis, names: TopicNames) -> None:
-        self._settings = redis
+        if redis.url is None:
+            raise ConfigError("redis.url is not set")
         self._names = names
-        self._ttl_ms = int(redis.answer_ttl * 1000)
-        self._client: Client | None = None
-
-    def __repr__(self) -> str:
-        return f"RedisJournal({self._names.prefix!r})"
+        self._ttl_ms = max(1, round(redis.answer_ttl * 1000))
+        try:
+            pool = BlockingConnectionPool.from_url(redis.url.get_secret_value(), **_options(redis))
+        except ValueError as exc:
+            raise ConfigError("redis.url is none that starts with redis://, rediss:// or unix://") from exc
+        self._client = RedisClient.from_pool(pool)
+        place = pool.connection_kwargs
+        self._address = f"{place.get('host', 'localhost')}:{place.get('port', 6379)}"
 
     async def start(self) -> None:
-        """Connect. Raises `Unavailable`, or `ConfigError` for a URL that is none."""
-        self._client = self._connect()
-        try:
-            await self.ping()
-        except Unavailable:
-            await self.stop()
-            raise
+        """Connect. Raises `Unavailable` naming the address."""
+        await self.ping()
 
     async def complete(self, answers: Sequence[Answer]) -> None:
-        """Store outcomes in one round trip."""
+        """Store outcomes in one round trip; the later one of a request id wins. Raises `Unavailable`."""
         if not answers:
             return
-        values = await asyncio.gather(*(_packed(answer) for answer in answers))
-        async with self._started().pipeline(transaction=False) as pipeline:
-            for answer, value in zip(answers, values, strict=True):
+        large = sum(len(answer.body) for answer in answers) > OFF_LOOP_FROM
+        stored = await asyncio.to_thread(_encoded, answers) if large else _encoded(answers)
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for answer, value in zip(answers, stored, strict=True):
                 pipeline.set(self._names.answer_key(answer.request_id), value, px=self._ttl_ms)
-            await _asked(pipeline.execute())
+            try:
+                await pipeline.execute()
+            except (RedisError, OSError) as exc:
+                raise self._unavailable(exc) from exc
 
     async def outcome(self, request_id: str) -> Answer | None:
-        """Return the stored outcome; None when there is none, or no longer."""
-        value = await _asked(self._started().get(self._names.answer_key(request_id)))
-        return None if value is None else unpack(request_id, value)
+        """Return the stored outcome; None when there is none, or no longer. Raises `Unavailable`."""
+        try:
+            value = await self._client.get(self._names.answer_key(request_id))
+        except (RedisError, OSError) as exc:
+            raise self._unavailable(exc) from exc
+        if not isinstance(value, bytes):
+            return None
+        if len(value) > OFF_LOOP_FROM:
+            return await asyncio.to_thread(decode, request_id, value)
+        return decode(request_id, value)
 
     async def ping(self) -> None:
-        """Return when the store answers, raise `Unavailable` when it does not."""
-        await _asked(self._started().ping())
+        """Return when Redis answers, raise `Unavailable` when it does not."""
+        try:
+            await self._client.ping()
+        except (RedisError, OSError) as exc:
+            raise self._unavailable(exc) from exc
 
     async def stop(self) -> None:
-        """Close; a second call does nothing."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        """Close."""
+        await self._client.aclose()
 
-    def _started(self) -> Client:
-        if self._client is None:
-            raise Unavailable("the journal is not started")
-        return self._client
-
-    def _connect(self) -> Client:
-        settings = self._settings
-        if settings.url is None:
-            raise ConfigError("redis.url is not set")
-        url = settings.url.get_secret_value()
-        tls = {
-            "ssl_ca_certs": settings.ssl_ca_certs,
-            "ssl_certfile": settings.ssl_certfile,
-            "ssl_keyfile": settings.ssl_keyfile,
-        }
-        options: dict[str, Any] = {name: value for name, value in tls.items() if value and url.startswith("rediss:")}
-        try:
-            return Client.from_url(
-                url,
-                socket_timeout=TIMEOUT,
-                socket_connect_timeout=TIMEOUT,
-                max_connections=CONNECTIONS,
-                health_check_interval=30,
-                **options,
-            )
-        except ValueError:
-            raise ConfigError(
-                "redis.url: write it as redis://user:password@host:6379/0, or rediss:// for TLS"
-            ) from None
+    def _unavailable(self, exc: BaseException) -> Unavailable:
+        return Unavailable(f"Redis at {self._address}: {' '.join((str(exc) or repr(exc)).split())}")
 
 
-async def _packed(answer: Answer) -> bytes:
-    if len(answer.body) < COMPRESS_FROM:
-        return pack(answer)
-    return await asyncio.to_thread(pack, answer)
+def _encoded(answers: Sequence[Answer]) -> list[bytes]:
+    return [encode(answer) for answer in answers]
 
 
-async def _asked(reply: Awaitable[T]) -> T:
-    try:
-        return await reply
-    except (RedisError, OSError) as error:
-        raise Unavailable(f"Redis: {error}") from error
+def _options(redis: Redis) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "decode_responses": False,
+        "max_connections": CONNECTIONS,
+        "timeout": SOCKET_TIMEOUT_S,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "socket_timeout": SOCKET_TIMEOUT_S,
+        "socket_keepalive": True,
+        "health_check_interval": HEALTH_CHECK_S,
+        # One more try at once, on a new connection: it covers a Redis that was restarted. The caller paces the rest.
+        "retry": Retry(NoBackoff(), 1),
+    }
+    tls = {
+        "ssl_ca_certs": redis.ssl_ca_certs,
+        "ssl_certfile": redis.ssl_certfile,
+        "ssl_keyfile": redis.ssl_keyfile,
+    }
+    given = {name: value for name, value in tls.items() if value is not None}
+    if given and redis.url is not None and not redis.url.get_secret_value().startswith("rediss://"):
+        raise ConfigError(f"redis.{next(iter(given))} is set, but redis.url does not start with rediss://")
+    return options | given
