@@ -74,15 +74,23 @@ def echo(job: Job) -> Sequence[OutRecord]:
 
 
 class FakeWorker:
-    """Serves one alias from now on, until its context is left; `jobs` has what it saw, `seen` is set by the first."""
+    """Serves one alias until its context is left; `jobs` has the requests it saw, `seen` is set by the first."""
 
-    def __init__(
-        self, producer: LogProducer, reader: LogReader, names: TopicNames, alias: str = "local", respond: Respond = echo
+    def __init__(  # noqa: PLR0913 - its ports, and what it serves
+        self,
+        producer: LogProducer,
+        reader: LogReader,
+        names: TopicNames,
+        alias: str = "local",
+        respond: Respond = echo,
+        *,
+        from_first: bool = False,
     ) -> None:
         self._producer = producer
         self._reader = reader
         self._names = names
         self._alias = alias
+        self._from_first = from_first
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
         self.respond = respond
@@ -93,9 +101,9 @@ class FakeWorker:
         await self._producer.start()
         await self._reader.start()
         positions = {
-            partition: end
+            partition: first if self._from_first else end
             for lane in Lane
-            for partition, (_, end) in (await self._reader.bounds(self._names.lane(self._alias, lane))).items()
+            for partition, (first, end) in (await self._reader.bounds(self._names.lane(self._alias, lane))).items()
         }
         await self._reader.assign(positions)
         self._task = asyncio.create_task(self._serve())
