@@ -53,8 +53,9 @@ class Transport(Protocol):
     """Sends requests. One per worker process, made inside its event loop, safe for use by thousands of tasks.
 
     Timeouts are seconds; `timeout` runs from connecting to the last byte. Redirects are not followed, the proxies of
-    the environment are not used. Cancelling a call closes its connection. A connection is HTTP/1.1 and kept alive.
-    No message of an error carries the URL's user, its query, or the value of a header.
+    the environment are not used. A connection is HTTP/1.1 and kept alive. Cancelling a call closes its connection, at
+    the latest when its headers come or its timeout passes (an engine says so where it cannot do it at once). No
+    message of an error carries the URL's user, its query, or the value of a header.
     """
 
     async def post(

@@ -1,14 +1,14 @@
 """The first engine of the transport seam: pyreqwest (Rust's reqwest), 44–70 µs CPU a call. Imports pyreqwest."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Final, Self
 
 from pyreqwest import exceptions as engine
 from pyreqwest.client import ClientBuilder
-from pyreqwest.request import StreamRequest
+from pyreqwest.request import RequestBuilder, StreamRequest
 from pyreqwest.response import BaseResponse, ResponseBodyReader
 
 from broker.errors import RequestError
@@ -52,7 +52,11 @@ FAULTS: Final[dict[type[BaseException], Fault]] = {
 
 
 class PyreqwestTransport:
-    """`Transport` on pyreqwest. Its runtime is one thread beside the event loop; make it after forking."""
+    """`Transport` on pyreqwest. Its runtime is one thread beside the event loop; make it after forking.
+
+    A call that is cancelled before its headers came ends at once for the caller, but its connection stays until the
+    headers come or the call's timeout: 0.15.1 drops its task's handle without aborting it (`Runtime.spawn_handled`).
+    """
 
     name = "pyreqwest"
 
@@ -76,8 +80,10 @@ class PyreqwestTransport:
 
         Reading as a stream costs what reading at once does (both measured at 50–54 µs a call), and can be cut off.
         """
+        inside_body = False
         try:
-            async with self._request(url, headers, body, timeout) as answer:
+            async with self._request(url, headers, body, timeout).build_streamed() as answer:
+                inside_body = True
                 reader, pieces, left = answer.body_reader, [], max_bytes
                 while left >= 0 and (piece := await reader.read(left + 1)) is not None:
                     pieces.append(bytes(piece))
@@ -86,18 +92,17 @@ class PyreqwestTransport:
                     whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
                     return Response(answer.status, _headers(answer), whole)
         except (engine.PyreqwestError, ValueError) as error:
-            raise _mapped(error, url, headers) from None
+            raise _mapped(error, url, headers, inside_body=inside_body) from None
         raise request_error(Fault.BROKEN, f"larger than {max_bytes} bytes", url, headers)
 
     def stream(
         self, url: str, *, headers: HeaderList, body: bytes, timeout: float, read_timeout: float
     ) -> AbstractAsyncContextManager[StreamedResponse]:
         """POST and return once the headers are there, as the seam says."""
-        return _Stream(self, url, headers, body, timeout, read_timeout)
+        return _Stream(lambda: self._request(url, headers, body, timeout), url, headers, read_timeout)
 
-    def _request(self, url: str, headers: HeaderList, body: bytes, timeout: float) -> StreamRequest:
-        request = self._client.post(url).headers(headers).body_bytes(body).timeout(timedelta(seconds=timeout))
-        return request.build_streamed()
+    def _request(self, url: str, headers: HeaderList, body: bytes, timeout: float) -> RequestBuilder:
+        return self._client.post(url).headers(headers).body_bytes(body).timeout(timedelta(seconds=timeout))
 
     async def close(self) -> None:
         """Close every connection."""
@@ -107,20 +112,10 @@ class PyreqwestTransport:
 class _Stream:
     """One streamed call: the context manager and the response at once."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - the arguments of `stream`, whose contract is on the seam
-        self,
-        transport: PyreqwestTransport,
-        url: str,
-        headers: HeaderList,
-        body: bytes,
-        timeout: float,
-        read_timeout: float,
-    ) -> None:
-        self._transport = transport
+    def __init__(self, build: Callable[[], RequestBuilder], url: str, headers: HeaderList, read_timeout: float) -> None:
+        self._build = build
         self._url = url
         self._sent = headers
-        self._body = body
-        self._timeout = timeout
         self._read_timeout = read_timeout
         self._request: StreamRequest
         self._reader: ResponseBodyReader
@@ -129,11 +124,12 @@ class _Stream:
 
     async def __aenter__(self) -> Self:
         try:
-            self._request = self._transport._request(self._url, self._sent, self._body, self._timeout)  # noqa: SLF001 - this file's
+            # The engine's own limit is 64 KiB, and it holds the headers back until so much has come.
+            self._request = self._build().streamed_read_buffer_limit(0).build_streamed()
             async with asyncio.timeout(self._read_timeout):
                 answer = await self._request.__aenter__()
         except (engine.PyreqwestError, ValueError, TimeoutError) as error:
-            raise _mapped(error, self._url, self._sent) from None
+            raise _mapped(error, self._url, self._sent, inside_body=False) from None
         self.status, self.headers, self._reader = answer.status, _headers(answer), answer.body_reader
         return self
 
@@ -148,7 +144,7 @@ class _Stream:
             async with asyncio.timeout(self._read_timeout):
                 piece = await self._reader.read_chunk()
         except (engine.PyreqwestError, TimeoutError) as error:
-            raise _mapped(error, self._url, self._sent) from None
+            raise _mapped(error, self._url, self._sent, inside_body=True) from None
         if piece is None:
             raise StopAsyncIteration
         return bytes(piece)
@@ -160,11 +156,12 @@ def _headers(answer: BaseResponse) -> Mapping[str, str]:
     return {name: value if isinstance(value, str) else ", ".join(value) for name, value in headers.items()}
 
 
-def _mapped(error: Exception, url: str, headers: HeaderList) -> RequestError:
+def _mapped(error: Exception, url: str, headers: HeaderList, *, inside_body: bool) -> RequestError:
     """Translate; of the engine's chain of causes only the last is shown, the first quotes the URL."""
     if isinstance(error, engine.DetailedPyreqwestError):
         causes = error.details.get("causes") or []
         reason = causes[-1]["message"] if len(causes) > 1 else error.message
     else:
         reason = "no data in time" if isinstance(error, TimeoutError) else type(error).__name__
-    return request_error(fault_of(error, FAULTS) or Fault.UNREACHABLE, reason, url, headers)
+    fault = fault_of(error, FAULTS) or Fault.UNREACHABLE
+    return request_error(Fault.BROKEN if inside_body and fault is Fault.UNREACHABLE else fault, reason, url, headers)

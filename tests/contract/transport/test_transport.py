@@ -179,11 +179,13 @@ async def test_tls_against_a_plain_server_is_an_error_of_ours(transport: Transpo
             await transport.post(url, headers=[], body=b"{}", timeout=5)
 
 
-async def test_cancelling_a_call_closes_its_connection(transport: Transport, up: Upstream) -> None:
+async def test_cancelling_a_call_ends_it_at_once_and_its_connection_with_its_timeout_at_the_latest(
+    transport: Transport, up: Upstream
+) -> None:
     up.script("m", [Hang(), Hang(after_head=True)])
-    for _ in range(2):
-        call = asyncio.create_task(ask(transport, up))
-        await up.until(lambda: up.in_flight == 1)
+    for number in (1, 2):
+        call = asyncio.create_task(ask(transport, up, timeout=0.5))
+        await up.until(lambda number=number: len(up.calls) == number)  # type: ignore[misc] # bound for the loop
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
@@ -224,7 +226,7 @@ async def test_a_stream_that_falls_silent_is_a_timeout(transport: Transport, up:
     up.script("m", [Events([{"n": 1}, {"n": 2}], chunk_delay=60), Hang()])
     for _ in range(2):
         with pytest.raises(UpstreamTimeout):
-            await read(transport, up, read_timeout=0.2)
+            await read(transport, up, timeout=1, read_timeout=0.2)
     await up.until(lambda: up.in_flight == 0)
 
 
