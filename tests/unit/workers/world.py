@@ -56,7 +56,7 @@ class World:
         self.names = TopicNames()
         self.log = MemoryLog({spec.name: 1 for spec in topic_specs(self.names, list(self.settings.aliases))})
         self.clock = SystemClock()
-        self.journal = MemoryJournal(self.settings.redis, self.clock)
+        self.journal = MemoryJournal(clock=self.clock)
         self.provider = ScriptedProvider()
         self.producer = MemoryProducer(self.log)
 
