@@ -34,6 +34,7 @@ LEVELS = {
     "broker.limits": 2,
     "broker.routing": 2,
     "broker.ports": 3,
+    "broker.topic_plan": 3,
     "broker.adapters": 4,
     "broker.client": 4,
     "broker.edge": 4,
