@@ -1,6 +1,7 @@
 """Joins the parts of one worker process and runs them until it is told to stop. A composition root."""
 
 import asyncio
+import gc
 import logging
 import os
 import random
@@ -315,8 +316,19 @@ def _signing_key(settings: Settings) -> bytes:
     return secrets.token_bytes(32)
 
 
+def _calm_collector() -> None:
+    """Let the cyclic collector leave what was imported alone and look at young objects less often.
+
+    Thousands of requests are alive at once and almost none is part of a cycle: 5-10 % of the CPU of a request.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
+
+
 async def run_worker(settings: Settings, pool: Pool, *, host: str, port: int, stop: asyncio.Event) -> None:
     """Serve until `stop` is set, then drain; set again (cleared by us) it stops at once."""
+    _calm_collector()
     process = WorkerProcess(settings, pool, Parts.real(settings, pool))
     health = HealthServer(host, port, process.metrics.registry, process.ready)
     await health.start()
