@@ -27,7 +27,7 @@ POLL_SECONDS: Final = 0.25
 """Longest wait in one poll: a record that turns up is due no sooner than its topic's delay, so it is never late."""
 POLL_RECORDS: Final = 500
 HELD_RECORDS: Final = 1_000
-HELD_BYTES: Final = 16 << 20
+HELD_BYTES: Final = 4 << 20
 """What is held of one partition; beyond that it is not asked for, and the rest waits in the log."""
 COMMIT_SECONDS: Final = 5.0
 RETRY_SECONDS: Final = 1.0

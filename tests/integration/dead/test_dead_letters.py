@@ -156,7 +156,7 @@ async def test_thousands_of_letters_are_replayed_in_batches(stand: Stand) -> Non
 
 
 def settings() -> Settings:
-    prices = Prices(input_cost_per_token="0.001", output_cost_per_token="0.01")  # type: ignore[arg-type]  # as in YAML
+    prices = Prices(input_cost_per_token="0.001", output_cost_per_token="0.01")
     priced = Deployment(name="chat/0", alias="chat", provider="openai", model="m", prices=prices)
     unpriced = Deployment(name="embed/0", alias="embed", provider="openai", model="nobody-knows-it")
     return Settings(
