@@ -1,7 +1,7 @@
 """Runs an OpenAI batch file through the client: every line one request, every final reply one line of a result file."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -93,14 +93,7 @@ async def run_batch(  # noqa: PLR0913 - keyword-only settings of a job, each wit
     with ResultFiles(paths, finished.run_id) as files:
         options = Options(lane=lane, deadline=deadline, tags=tags)
         run = _Run(total, finished, files, options, clock or SystemClock())
-        ticker = asyncio.create_task(run.tick(on_progress), name="broker-batch-ticker")
-        try:
-            async with aclosing(client.outcomes(run.requests(lines_path), in_flight=in_flight)) as outcomes:
-                async for request, result in outcomes:
-                    run.take(request, result)
-        finally:
-            ticker.cancel()
-            await asyncio.gather(ticker, return_exceptions=True)
+        await _first_to_end(run.work(client, lines_path, in_flight), run.tick(on_progress))
     if on_progress is not None:
         on_progress(run.progress())
     if run.unanswered == 0:
@@ -136,6 +129,12 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.began = self.clock.monotonic()
+
+    async def work(self, client: BrokerClient, lines_path: Path, in_flight: int) -> None:
+        """Send every line and take every result."""
+        async with aclosing(client.outcomes(self.requests(lines_path), in_flight=in_flight)) as outcomes:
+            async for request, result in outcomes:
+                self.take(request, result)
 
     def requests(self, lines_path: Path) -> Iterator[Request]:
         """Yield the requests still to be sent; settle the lines that will not be."""
@@ -235,6 +234,19 @@ class _Run:
 
     def _seconds(self) -> float:
         return self.clock.monotonic() - self.began
+
+
+async def _first_to_end(*jobs: Coroutine[Any, Any, None]) -> None:
+    """Run jobs side by side until one ends or fails, then end the others; raises what that one raised."""
+    tasks = [asyncio.create_task(job) for job in jobs]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
 
 
 def _code(error: BrokerError) -> str:

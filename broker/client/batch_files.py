@@ -77,8 +77,9 @@ class ResultFiles:
     def __exit__(self, *_: object) -> None:
         try:
             self.flush()
-            os.fsync(self._out.fileno())
-            os.fsync(self._err.fileno())
+            for file, path in self._files():
+                with _writing(path):
+                    os.fsync(file.fileno())
         finally:
             self._out.close()
             self._err.close()
@@ -95,14 +96,15 @@ class ResultFiles:
 
     def flush(self) -> None:
         """Hand everything to the operating system, so that it outlives this process. Raises `ResultsNotWritten`."""
-        for (file, lines), path in zip(self._pending.items(), (self._paths.out, self._paths.err), strict=True):
-            data = b"".join(lines)
-            lines.clear()
-            try:
+        for file, path in self._files():
+            data = b"".join(self._pending[file])
+            self._pending[file].clear()
+            with _writing(path):
                 _write_all(file, data)
-            except OSError as error:
-                raise ResultsNotWritten(f"{path}: {error.strerror}") from None
         self._bytes = 0
+
+    def _files(self) -> tuple[tuple[IO[bytes], Path], ...]:
+        return (self._out, self._paths.out), (self._err, self._paths.err)
 
     def _id(self, number: int) -> str:
         return f"batch_req_{self._run_id}_{number}"
@@ -225,6 +227,14 @@ def _write_all(file: IO[bytes], data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ResultsNotWritten(f"{path}: {error.strerror}") from None
 
 
 @contextmanager

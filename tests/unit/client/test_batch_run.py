@@ -11,11 +11,12 @@ import pytest
 
 from broker.client import BrokerClient, Lane, LogPorts
 from broker.client.batch import BatchSummary, Progress, run_batch
-from broker.client.batch_files import BatchPaths
-from broker.client.batch_input import BatchFileError, ResultsExist
+from broker.client.batch_files import BatchPaths, ResultFiles
+from broker.client.batch_input import BatchFileError, ResultsExist, ResultsNotWritten
 from broker.clock import ManualClock
 from broker.envelope import Job
 from broker.records import OutRecord
+from schemas.batch import BatchResponse
 from tests.unit.client.fake_worker import FakeWorker, completion, echo, failure, reply
 from tests.unit.client.instant_log import InstantLog
 
@@ -246,6 +247,63 @@ async def test_an_empty_file_is_a_job_of_no_lines(ports: LogPorts, files: Files)
     files.write()
     summary = await run(ports, files)
     assert (summary.total, summary.all_ok) == (0, True)
+
+
+async def test_a_full_disk_ends_the_job_instead_of_losing_lines(
+    ports: LogPorts, worker: FakeWorker, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: ResultFiles) -> None:
+        raise ResultsNotWritten(f"{self} is full")
+
+    worker.respond = lambda _: []
+    files.numbered(3)
+    monkeypatch.setattr(ResultFiles, "flush", full)
+    with pytest.raises(ResultsNotWritten):
+        await run(ports, files)
+    assert files.note.exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+def test_what_the_disk_does_not_take_is_told_with_the_file_s_name(tmp_path: Path) -> None:
+    results = ResultFiles(BatchPaths(Path("/dev/full"), tmp_path / "err"), "0" * 12)
+    results.answered(1, "c", BatchResponse(status_code=200, request_id="r", body={}))
+    with pytest.raises(ResultsNotWritten, match="/dev/full: No space left on device"):
+        results.flush()
+    with pytest.raises(ResultsNotWritten), results:
+        pass
+
+
+async def test_an_answer_that_is_no_json_object_counts_as_none(
+    ports: LogPorts, worker: FakeWorker, files: Files
+) -> None:
+    worker.respond = lambda job: [reply(job, ["no object"])]
+    files.numbered(1)
+    summary = await run(ports, files)
+    assert (summary.failed, summary.unanswered, results(files.err)[0]["error"]["code"]) == (1, 1, "bad_reply")
+
+
+@pytest.mark.parametrize("note", [b"{", b"[]", b'{"run": 1}'])
+async def test_a_note_that_cannot_be_read_stops_the_resume(ports: LogPorts, files: Files, note: bytes) -> None:
+    files.numbered(1)
+    files.note.write_bytes(note)
+    with pytest.raises(BatchFileError, match=r"out\.jsonl\.run"):
+        await run(ports, files, resume=True)
+
+
+async def test_results_of_two_runs_are_not_mixed(ports: LogPorts, files: Files) -> None:
+    files.numbered(1)
+    lines = [
+        {"id": f"batch_req_{run_id}_1", "custom_id": "c0", "response": {"status_code": 200}}
+        for run_id in ("a" * 12, "b" * 12)
+    ]
+    files.out.write_bytes(b"".join(orjson.dumps(each) + b"\n" for each in lines))
+    with pytest.raises(BatchFileError, match=r"different runs: a+, b+"):
+        await run(ports, files, resume=True)
+
+
+async def test_a_resume_of_nothing_is_a_new_run(ports: LogPorts, worker: FakeWorker, files: Files) -> None:
+    files.numbered(2)
+    assert (await run(ports, files, resume=True)).ok == len(worker.jobs) == 2
 
 
 async def test_memory_does_not_grow_with_the_file(files: Files) -> None:

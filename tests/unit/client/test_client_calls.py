@@ -9,7 +9,8 @@ import orjson
 import pytest
 
 from broker.adapters.memory_log import MemoryLog, MemoryProducer, MemoryReader
-from broker.client import BrokerClient, Lane, LogPorts, Options, ReplyTimeout, Request, RequestFailed
+from broker.client import BrokerClient, Lane, LogPorts, Options, Reply, ReplyTimeout, Request, RequestFailed
+from broker.client.errors import failure_of
 from broker.client.outbox import Backoff
 from broker.clock import ManualClock
 from broker.errors import InvalidRequest, ModelNotFound, Unavailable
@@ -225,3 +226,34 @@ async def test_what_cannot_be_json_is_an_invalid_request(ports: LogPorts) -> Non
     async with BrokerClient(ports=ports) as client:
         with pytest.raises(InvalidRequest, match="body cannot be written as JSON"):
             await client.chat("local", "hi", seed=object())
+
+
+async def test_a_cancel_that_cannot_be_written_is_told(ports: LogPorts, log: MemoryLog) -> None:
+    async with BrokerClient(ports=ports) as client:
+        handle = await client.submit(chat("hi"))
+        log.fail_sends = lambda _: SendFailure("no leader", permanent=False)
+        with pytest.raises(Unavailable, match="could not be written: no leader"):
+            await handle.cancel()
+        assert repr(handle) == f"Handle('{handle.request_id}', waiting)"
+
+
+def test_an_error_whose_body_is_no_json_keeps_what_it_says() -> None:
+    failed = failure_of(Reply(request_id="r", value=b"<html>Bad gateway", final=True, status=502))
+    assert (failed.message, failed.code, failed.body, failed.request_id) == ("<html>Bad gateway", None, None, "r")
+
+
+async def test_a_send_that_waits_for_another_try_is_given_up_at_the_end(ports: LogPorts, log: MemoryLog) -> None:
+    tried = asyncio.Event()
+
+    def refuse(_: OutRecord) -> SendFailure:
+        tried.set()
+        return SendFailure("no leader", permanent=False)
+
+    log.fail_sends = refuse
+    client = BrokerClient(ports=ports, backoff=Backoff(first=60, most=60))
+    await client.open()
+    call = asyncio.create_task(client.chat("local", "hi"))
+    await tried.wait()
+    await client.close()
+    with pytest.raises(Unavailable, match="closed before"):
+        await call
