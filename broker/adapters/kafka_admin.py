@@ -10,7 +10,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code
 
-from broker.adapters.kafka_consumer import close_quietly, committed
+from broker.adapters.kafka_closing import close_quietly, stop_consumer
+from broker.adapters.kafka_consumer import committed
 from broker.adapters.kafka_errors import CLIENT_ERRORS, unavailable
 from broker.adapters.kafka_options import connection_options
 from broker.config.models import Kafka
@@ -104,7 +105,7 @@ class KafkaAdmin:
             await consumer.start()
             ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
         finally:
-            await close_quietly(consumer.stop())
+            await close_quietly(stop_consumer(consumer))
         return ends
 
     async def _settings(

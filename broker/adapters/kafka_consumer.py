@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -10,6 +9,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
+from broker.adapters.kafka_closing import close_quietly, stop_consumer
 from broker.adapters.kafka_commit import commit_offsets
 from broker.adapters.kafka_errors import CLIENT_ERRORS, unavailable
 from broker.adapters.kafka_options import connection_options
@@ -19,8 +19,6 @@ from broker.adapters.kafka_rescue import Rescue
 from broker.config.models import Kafka
 from broker.errors import Unavailable
 from broker.ports import AssignmentListener, Commit, Partition, Record
-
-_log = logging.getLogger(__name__)
 
 PARTITION_FETCH_BYTES: Final = 4 << 20
 FETCH_BYTES: Final = 16 << 20
@@ -34,7 +32,6 @@ COMMITTED_LIMIT_S: Final = 10.0
 """How long `committed` tries: it is asked inside the assignment callback, which must end well within 20 s."""
 
 RETRY_S: Final = 0.1
-STOP_LIMIT_S: Final = 10.0
 
 
 class _Bridge(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
@@ -94,7 +91,7 @@ class KafkaConsumer:
                 await consumer.start()
                 await admin.start()
         except BaseException as exc:
-            await close_quietly(consumer.stop(), admin.close())
+            await close_quietly(stop_consumer(consumer), admin.close())
             if isinstance(exc, CLIENT_ERRORS):
                 raise unavailable(exc, "connect", self._address) from exc
             raise
@@ -164,7 +161,9 @@ class KafkaConsumer:
         """Leave the group. Commits nothing."""
         if self._parts is not None:
             parts, self._parts = self._parts, None
-            await close_quietly(parts.consumer.stop(), parts.poller.stop(), parts.rescue.stop(), parts.admin.close())
+            await close_quietly(
+                stop_consumer(parts.consumer), parts.poller.stop(), parts.rescue.stop(), parts.admin.close()
+            )
 
     def _started(self) -> _Parts:
         if self._parts is None:
@@ -221,13 +220,3 @@ async def committed(
                     }
     except TimeoutError as exc:
         raise unavailable(last or exc, f"committed offsets of group {group}", address) from exc
-
-
-async def close_quietly(*closing: object) -> None:
-    """Await each closing call in turn, each for at most 10 s; what is left behind by a dead Kafka is only logged."""
-    for step in closing:
-        try:
-            async with asyncio.timeout(STOP_LIMIT_S):
-                await step  # type: ignore[misc]  # aiokafka ships no types
-        except CLIENT_ERRORS as exc:
-            _log.warning("while closing a Kafka client: %r", exc)

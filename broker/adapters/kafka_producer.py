@@ -13,7 +13,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import RecordMetadata
 
-from broker.adapters.kafka_consumer import close_quietly
+from broker.adapters.kafka_closing import close_quietly
 from broker.adapters.kafka_errors import CLIENT_ERRORS, TOO_LARGE, failure, unavailable
 from broker.adapters.kafka_options import connection_options
 from broker.adapters.kafka_topics import find_partitions

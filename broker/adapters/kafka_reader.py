@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from aiokafka import AIOKafkaClient, AIOKafkaConsumer, TopicPartition
 
-from broker.adapters.kafka_consumer import FETCH_BYTES, PARTITION_FETCH_BYTES, close_quietly
+from broker.adapters.kafka_closing import close_quietly, stop_consumer
+from broker.adapters.kafka_consumer import FETCH_BYTES, PARTITION_FETCH_BYTES
 from broker.adapters.kafka_errors import CLIENT_ERRORS, unavailable
 from broker.adapters.kafka_options import connection_options
 from broker.adapters.kafka_pace import FETCH_WAIT_MS, pace
@@ -46,7 +47,7 @@ class KafkaReader:
                 await consumer.start()
                 await client.bootstrap()
         except BaseException as exc:
-            await close_quietly(consumer.stop(), client.close())
+            await close_quietly(stop_consumer(consumer), client.close())
             if isinstance(exc, CLIENT_ERRORS):
                 raise unavailable(exc, "connect", self._address) from exc
             raise
@@ -96,7 +97,7 @@ class KafkaReader:
         if self._parts is not None:
             consumer, client, poller, rescue = self._parts
             self._parts = None
-            await close_quietly(consumer.stop(), poller.stop(), rescue.stop(), client.close())
+            await close_quietly(stop_consumer(consumer), poller.stop(), rescue.stop(), client.close())
 
     async def _partitions(self, topic: str) -> list[TopicPartition]:
         found = await find_partitions(self._started()[1], topic)
