@@ -14,7 +14,6 @@ from broker.cli.common import config_option, load_settings, run_async
 from broker.config import Pool, Settings
 from broker.errors import ConfigError
 from broker.logs import setup
-from workers.pool import run_worker
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +66,8 @@ def command(config: Path | None, pool: str, processes: int | None, host: str | N
 
 
 async def _serve(settings: Settings, pool: Pool, host: str, port: int) -> None:
+    from workers.pool import run_worker  # noqa: PLC0415 - the core does not import workers; its commands join both
+
     stop = asyncio.Event()
     _on_signals(stop.set)
     await run_worker(settings, pool, host=host, port=port, stop=stop)
@@ -79,7 +80,7 @@ def _on_signals(action: Callable[[], None]) -> None:
 
 
 async def _supervise(count: int, port: int, arguments: list[str]) -> int:
-    """Run `count` worker processes, start one again that dies, pass signals on; the exit code is the worst of theirs."""
+    """Run `count` worker processes, start again one that dies, pass signals on; return the worst exit code."""
     stopping = asyncio.Event()
     children: dict[int, asyncio.subprocess.Process] = {}
 
