@@ -27,7 +27,7 @@ UPSTREAM_BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 30
 QUEUE_BUCKETS: Final = (0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14_400, 86_400)
 """Seconds between a record's timestamp and its first attempt: interactive work waits ms, batch work up to a day."""
 BATCH_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-"""Seconds of one INSERT or one round trip to a store."""
+"""Seconds of one INSERT."""
 LATE_BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 0.75, 1, 2, 5, 15, 60)
 """Seconds a parked record is republished after it was due; the promise is at most 1 s."""
 
@@ -166,13 +166,11 @@ class Metrics:
         self.reroutes_total = self._counter("reroutes_total", "Requests sent to a fallback", "alias", "to", "reason")
         self.parked_total = self._counter("parked_total", "Requests put on a delay topic", "alias")
         self.dead_letters_total = self._counter("dead_letters_total", "Records dead-lettered", "reason")
-        self.cooling_down = self._gauge("cooling_down", "1 while the deployment is cooled down", "alias", "deployment")
 
     def _make_log(self) -> None:
         topic = ("alias", "lane")
         self.records_total = self._counter("records_total", "Request records read", *topic)
         self.consumer_lag = self._gauge("consumer_lag", "Records behind the end of the assigned partitions", *topic)
-        self.assigned_partitions = self._gauge("assigned_partitions", "Partitions assigned to this process", *topic)
         self.oldest_unfinished_seconds = self._gauge(
             "oldest_unfinished_seconds", "Age of the oldest record read and not finished", *topic
         )
@@ -187,7 +185,6 @@ class Metrics:
 
     def _make_parts(self) -> None:
         self.journal_failures_total = self._counter("journal_failures_total", "Journal round trips that failed")
-        self.journal_seconds = self._histogram("journal_seconds", "One journal round trip", BATCH_BUCKETS)
         self.sink_rows_total = self._counter("sink_rows_total", "Usage events written to ClickHouse")
         self.sink_refused_total = self._counter("sink_refused_total", "Usage events ClickHouse refused")
         self.sink_failures_total = self._counter("sink_failures_total", "INSERTs that failed and were tried again")

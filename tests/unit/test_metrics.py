@@ -1,6 +1,8 @@
 """The metrics: names, bounded labels, and what one attempt leaves behind."""
 
+import re
 from decimal import Decimal
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -66,6 +68,14 @@ def test_every_series_starts_with_the_prefix_and_says_what_it_is() -> None:
     families = list(Metrics(CollectorRegistry()).registry.collect())
     assert [family.name for family in families if not family.name.startswith(PREFIX)] == []
     assert [family.name for family in families if not family.documentation] == []
+
+
+def test_every_metric_is_recorded_somewhere() -> None:
+    root = Path(__file__).parents[2]
+    sources = [path.read_text() for top in ("broker", "workers") for path in (root / top).rglob("*.py")]
+    recorded = {name for text in sources for name in re.findall(r"metrics\.(\w+)", text)}
+    public = {name for name in vars(Metrics(CollectorRegistry())) if not name.startswith("_")}
+    assert public - recorded == set()
 
 
 def test_two_processes_worth_of_metrics_do_not_collide() -> None:
