@@ -132,8 +132,10 @@ def _fresh_plan(place: _Place) -> Plan:
 
 def _teller(console: Console, update: Callable[[str], None]) -> Callable[[str, dict[str, Any]], None]:
     def tell(event: str, told: dict[str, Any]) -> None:
-        if event == "started":
+        if event == "started" and console.is_terminal:
             update(f"started {told['name']}")
+        elif event == "started":
+            console.print(f"started {told['name']}")
         elif event in ("ended", "failed"):
             console.print(f"{told['name']} {event}: {told['why']}", markup=False, soft_wrap=True)
 

@@ -7,11 +7,12 @@ from broker.adapters.clickhouse import ClickHouseLedger
 from broker.adapters.kafka_admin import KafkaAdmin
 from broker.config import Settings
 from broker.ports import Ledger
+from broker.topic_plan import apply_topics
 from broker.topics import TopicNames, topic_specs
 
 
 async def prepare(settings: Settings) -> None:
-    """Create the topics that are missing and apply the migrations; idempotent. Raises `Unavailable`."""
+    """Apply the topics and the migrations; idempotent. Raises `Unavailable`."""
     kafka = settings.kafka
     specs = topic_specs(
         TopicNames(kafka.topic_prefix), sorted(settings.aliases), max_message_bytes=kafka.max_message_bytes
@@ -19,10 +20,7 @@ async def prepare(settings: Settings) -> None:
     admin = KafkaAdmin(kafka)
     await admin.start()
     try:
-        existing = await admin.topics(kafka.topic_prefix)
-        for spec in specs:
-            if spec.name not in existing:
-                await admin.create(spec, replication_factor=kafka.replication_factor)
+        await apply_topics(admin, specs, kafka.replication_factor)
     finally:
         await admin.stop()
     async with open_ledger(settings) as ledger:

@@ -18,8 +18,8 @@ from broker.cli.common import config_option, json_option, run_async
 from broker.cli.prepare import prepare
 from broker.config import Settings, load
 from broker.embedded.model_part import MODEL_NAME
-from broker.embedded.part import HOST, make_folder
-from broker.embedded.runfile import FOLDER
+from broker.embedded.part import HOST
+from broker.embedded.runfile import FOLDER, Lock
 from broker.embedded.stack import PORTS, Plan, Stack
 
 DEFAULT_CONFIG: Final = """\
@@ -62,10 +62,10 @@ def command(config: Path | None, as_json: bool, port_base: int | None, no_model:
 
 def write_default_config(folder: Path, port_base: int) -> Path:
     """Write a configuration with the alias `local` on the embedded model, and return its path."""
-    make_folder(folder, part="data folder")
     path = folder / "config.yaml"
     text = DEFAULT_CONFIG.format(model=MODEL_NAME, host=HOST, port=port_base + PORTS["model"])
-    path.write_text(text, encoding="utf-8")
+    with Lock(folder):  # the file of a stack that runs stays as it is
+        path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -122,7 +122,9 @@ def listening(stack: Stack) -> dict[str, str]:
 
 def examples(settings: Settings, addresses: dict[str, str]) -> dict[str, str]:
     """Return three things to paste into a terminal: a Python program, `kcat`, and questions about spend."""
-    alias = next(iter(settings.aliases), "local")
+    alias = next(iter(settings.aliases), None)
+    if alias is None:
+        return {"No alias": "The configuration has no model_list, so no worker runs: start with --config FILE."}
     kafka = settings.kafka.bootstrap_servers or ""
     topics = settings.kafka.topic_prefix
     python = f"""python - <<'END'
