@@ -1,39 +1,89 @@
-"""What an upstream's error means: by status first, then by its typed error fields, only then by its text. Pure."""
+"""What an upstream's error means: by status first, then by its typed error fields, only then by its text. Pure.
 
-import math
+Also how long the upstream asks us to wait. Imports broker errors.
+"""
+
+import re
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from enum import Enum
 from typing import Any, Final
 
 from broker.errors import (
+    BadUpstreamResponse,
     ContentPolicyViolation,
     ContextLengthExceeded,
+    InvalidRequest,
     RequestError,
     UpstreamError,
 )
-
-CONTEXT_CODES: Final = frozenset({"context_length_exceeded", "string_above_max_length", "model_max_length_exceeded"})
-CONTENT_CODES: Final = frozenset({"content_policy_violation", "content_filter", "moderation_blocked"})
-
-_CONTEXT_TEXTS: Final = (
-    "maximum context length",
-    "context length exceeded",
-    "exceeds the available context size",
-    "exceed_context_size_error",
-    "context window",
-    "prompt is too long",
-)
-"""What servers say that have no code for it: vLLM, llama.cpp, and others of the OpenAI API's family."""
-
-_CONTENT_TEXTS: Final = ("content management policy", "content policy", "safety system")
-
-_CLIENT_STATUSES: Final = frozenset({400, 413, 422})
-"""Statuses under which a request itself can be at fault."""
 
 MAX_MESSAGE: Final = 2_000
 """Characters of an upstream's message that are kept: some echo the whole prompt."""
 
 SECONDS_A_DAY: Final = 86_400.0
+
+_FIRST_ERROR: Final = 400
+_LAST_ERROR: Final = 599
+
+
+class _Meaning(Enum):
+    """What a status says by itself."""
+
+    INPUT = "the request is at fault; its code, then its words, tell the kind"
+    REFUSED = "the credential or the content is at fault; only its code tells which"
+    UPSTREAM = "the upstream, its limits or the deployment are at fault"
+    NOT_AN_ANSWER = "not a status this API answers with"
+
+
+_MEANINGS: Final[dict[int, _Meaning]] = {
+    400: _Meaning.INPUT,
+    403: _Meaning.REFUSED,
+    413: _Meaning.INPUT,
+    422: _Meaning.INPUT,
+}
+
+_BY_CODE: Final[dict[str, type[RequestError]]] = {
+    "context_length_exceeded": ContextLengthExceeded,  # OpenAI, Azure, Groq, Cerebras
+    "context_window_exceeded": ContextLengthExceeded,
+    "model_max_length_exceeded": ContextLengthExceeded,
+    "exceed_context_size_error": ContextLengthExceeded,  # llama.cpp's server
+    "content_policy_violation": ContentPolicyViolation,  # OpenAI
+    "content_filter": ContentPolicyViolation,  # Azure
+    "responsibleaipolicyviolation": ContentPolicyViolation,  # Azure, inner error
+    "moderation_blocked": ContentPolicyViolation,  # OpenAI images
+    "data_inspection_failed": ContentPolicyViolation,  # DashScope
+}
+"""By the error's `code` or `type`, in lower case."""
+
+_BY_WORDS: Final[tuple[tuple[str, type[RequestError]], ...]] = (
+    ("maximum context length", ContextLengthExceeded),  # vLLM, DeepSeek, OpenRouter, Mistral, Fireworks
+    ("maximum prompt length", ContextLengthExceeded),  # xAI
+    ("available context size", ContextLengthExceeded),  # llama.cpp's server
+    ("context length exceeded", ContextLengthExceeded),
+    ("exceeds the context window", ContextLengthExceeded),
+    ("prompt is too long", ContextLengthExceeded),
+    ("input is too long for", ContextLengthExceeded),
+    ("`inputs` tokens + `max_new_tokens` must be", ContextLengthExceeded),  # Together, TGI
+    ("content management policy", ContentPolicyViolation),  # Azure
+    ("content exists risk", ContentPolicyViolation),  # DeepSeek
+    ("rejected as a result of our safety system", ContentPolicyViolation),  # OpenAI
+    ("violates our usage policies", ContentPolicyViolation),
+)
+"""What servers say that have no code for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Detail:
+    """An upstream's error, whatever shape it came in. `flagged`: its data say that moderation refused."""
+
+    message: str
+    kind: str | None = None
+    code: str | None = None
+    param: str | None = None
+    flagged: bool = False
 
 
 def upstream_error(status: int, body: object, headers: Mapping[str, str], now: float) -> RequestError:
@@ -41,19 +91,34 @@ def upstream_error(status: int, body: object, headers: Mapping[str, str], now: f
 
     `body` is the parsed JSON, or text where it was none. `now` is unix seconds, for a Retry-After that is a date.
     """
-    message, code, kind, param = _fields(status, body)
-    retry_after = retry_after_seconds(headers, now)
-    if status in _CLIENT_STATUSES:
-        text = message.lower()
-        if code in CONTEXT_CODES or kind == "exceed_context_size_error":
-            return ContextLengthExceeded(message, param=param)
-        if code in CONTENT_CODES:
-            return ContentPolicyViolation(message, param=param)
-        if any(phrase in text for phrase in _CONTEXT_TEXTS):
-            return ContextLengthExceeded(message, param=param)
-        if any(phrase in text for phrase in _CONTENT_TEXTS):
-            return ContentPolicyViolation(message, param=param)
-    return UpstreamError(message, status=status, code=code, kind=kind, param=param, retry_after=retry_after)
+    meaning = _MEANINGS.get(status, _Meaning.UPSTREAM if status >= _FIRST_ERROR else _Meaning.NOT_AN_ANSWER)
+    if meaning is _Meaning.NOT_AN_ANSWER:
+        return BadUpstreamResponse(f"the upstream answered {status}, which is neither an answer nor an error")
+    detail = _detail(body) or _Detail(f"the upstream answered {status}")
+    message = detail.message[:MAX_MESSAGE]
+    if meaning is not _Meaning.UPSTREAM and (kind := _kind(detail, by_words=meaning is _Meaning.INPUT)):
+        return kind(message, param=detail.param)
+    if meaning is _Meaning.INPUT and detail.param is not None:
+        return InvalidRequest(message, param=detail.param)
+    code = None if detail.code == str(status) else detail.code  # vLLM and OpenRouter repeat the status there
+    return UpstreamError(
+        message,
+        status=status,
+        code=code,
+        kind=detail.kind,
+        param=detail.param,
+        retry_after=retry_after_seconds(headers, now),
+    )
+
+
+def _kind(detail: _Detail, *, by_words: bool) -> type[RequestError] | None:
+    for text in (detail.code, detail.kind):
+        if text and (kind := _BY_CODE.get(text.lower())):
+            return kind
+    if detail.flagged:
+        return ContentPolicyViolation
+    words = detail.message.lower() if by_words else ""
+    return next((kind for part, kind in _BY_WORDS if part in words), None)
 
 
 def error_status(body: Mapping[str, Any]) -> int | None:
@@ -62,58 +127,107 @@ def error_status(body: Mapping[str, Any]) -> int | None:
     if isinstance(error, Mapping):
         for name in ("status", "code"):
             value = error.get(name)
-            number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
-            if isinstance(number, int) and 400 <= number <= 599:  # noqa: PLR2004 - HTTP's error statuses
+            number = int(value) if isinstance(value, str) and re.fullmatch(r"[45]\d\d", value) else value
+            if isinstance(number, int) and _FIRST_ERROR <= number <= _LAST_ERROR:
                 return number
     return None
 
 
-def _fields(status: int, body: object) -> tuple[str, str | None, str | None, str | None]:
-    error: object = body
-    if isinstance(body, Mapping):
-        error = body.get("error", body)
-    if isinstance(error, Mapping):
-        # Most say `message`; FastAPI-based servers say `detail`.
-        message = error.get("message") or error.get("detail") or error.get("error")
-        return (
-            _text(message) or f"the upstream answered {status}",
-            _text(error.get("code")),
-            _text(error.get("type")),
-            _text(error.get("param")),
-        )
-    return _text(error) or f"the upstream answered {status}", None, None, None
+def _detail(payload: object) -> _Detail | None:
+    """Find the error in any of the shapes that OpenAI-compatible servers answer with; None where there is none.
+
+    `{"error": {…}}` OpenAI · `{"error": "…"}` · `{"message": …, "type": …}` Mistral, vLLM · `{"detail": …}` FastAPI,
+    a text or a list of `{"loc": […], "msg": …}` · a list with one of these inside, Gemini · plain text.
+    """
+    if isinstance(payload, list) and payload:
+        payload = payload[0]
+    if isinstance(payload, str):
+        return _Detail(payload) if payload else None
+    if not isinstance(payload, Mapping):
+        return None
+    error = payload.get("error") or payload
+    if isinstance(error, str):
+        return _Detail(error, _text(payload.get("type")), _text(payload.get("code")))
+    if not isinstance(error, Mapping):
+        return None
+    message, param = _words(error.get("message", error.get("detail")))
+    kind, code = _text(error.get("type")), _text(error.get("code"))
+    inner = error.get("innererror", error.get("inner_error"))
+    if isinstance(inner, Mapping) and str(inner.get("code", "")).lower() in _BY_CODE:
+        code = str(inner["code"])
+    metadata = error.get("metadata")
+    flagged = isinstance(metadata, Mapping) and ("reasons" in metadata or "flagged_input" in metadata)  # OpenRouter
+    if not (message or kind or code):
+        return None
+    return _Detail(message or kind or code or "", kind, code, _text(error.get("param")) or param, flagged)
+
+
+def _words(message: object) -> tuple[str | None, str | None]:
+    """Return message and parameter of a text, or of FastAPI's list of faults."""
+    if isinstance(message, Mapping):
+        message = message.get("detail", message.get("message"))
+    if isinstance(message, list) and message and isinstance(message[0], Mapping):
+        place = message[0].get("loc")
+        param = ".".join(str(part) for part in place if part != "body") if isinstance(place, list) else None
+        return _text(message[0].get("msg")), param or None
+    return _text(message), None
 
 
 def _text(value: object) -> str | None:
     """Return a field as text: `error.code` must be a string in the OpenAI body, and some upstreams send a number."""
-    if value is None or value == "":
-        return None
-    return (value if isinstance(value, str) else str(value))[:MAX_MESSAGE]
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) and value != "" else None
+
+
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": SECONDS_A_DAY}
+_WINDOWS: Final = ("requests", "tokens")
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: float) -> float | None:
     """Seconds to wait, as the upstream's headers say; None where they do not, at most a day.
 
-    `retry-after-ms` (OpenAI, Azure) is finer than `retry-after` (RFC 9110: seconds or a date) and goes first.
+    `retry-after-ms` (OpenAI, Azure) is finer than `retry-after` (RFC 9110: seconds or a date) and goes first. A date
+    is held against the answer's own `date`, so that skewed clocks do no harm. Without either, the windows that have
+    nothing left tell when they reset (`x-ratelimit-reset-requests` and `-tokens` of OpenAI and Groq, as `6m0s`).
     """
-    milliseconds = _number(headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return min(milliseconds / 1000, SECONDS_A_DAY)
-    text = headers.get("retry-after")
-    if text is None:
-        return None
-    seconds = _number(text)
-    if seconds is None:
-        try:
-            seconds = max(0.0, parsedate_to_datetime(text).timestamp() - now)
-        except ValueError:
-            return None
-    return min(seconds, SECONDS_A_DAY)
+    wait = _stated_wait(headers, now)
+    return None if wait is None else min(wait, SECONDS_A_DAY)
+
+
+def _stated_wait(headers: Mapping[str, str], now: float) -> float | None:
+    if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
+        return milliseconds / 1000
+    if text := headers.get("retry-after"):
+        seconds = _number(text)
+        return seconds if seconds is not None else _until(text, headers.get("date"), now)
+    waits = [
+        wait
+        for window in _WINDOWS
+        if headers.get(f"x-ratelimit-remaining-{window}") == "0"
+        and (wait := _duration(headers.get(f"x-ratelimit-reset-{window}", ""))) is not None
+    ]
+    return max(waits, default=None)
 
 
 def _number(text: str | None) -> float | None:
+    """Read a plain decimal of at least zero, and nothing like `inf` or `1e9`."""
+    return float(text) if text and re.fullmatch(r"\s*\d{1,15}(\.\d{1,15})?\s*", text) else None
+
+
+def _until(text: str, date: str | None, now: float) -> float | None:
+    with suppress(ValueError, TypeError, OverflowError):
+        now = parsedate_to_datetime(date).timestamp() if date else now
     try:
-        value = float(text or "")
-    except ValueError:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
+    except (ValueError, TypeError, OverflowError):
         return None
-    return value if math.isfinite(value) and value >= 0 else None
+
+
+def _duration(text: str) -> float | None:
+    """Read `6m0s`, `20ms`, `2m59.56s`, or plain seconds."""
+    if (seconds := _number(text)) is not None:
+        return seconds
+    parts = _DURATION.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text.strip():
+        return None
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts)

@@ -1,0 +1,103 @@
+"""Tokens of an answer in OpenAI's format: as the provider counted them, or estimated where it said nothing."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+from workers.providers.base import Usage
+
+CHARACTERS_PER_TOKEN: Final = 4
+"""English text under OpenAI's tokenizers: help.openai.com/en/articles/4936856. An estimate is marked as one."""
+
+
+def usage_of(raw: object) -> Usage | None:
+    """Read a `usage` object; None when it is absent or counts nothing. An explicit zero is a count.
+
+    Where a provider counts reasoning beside its completion tokens (xAI), the total tells, and it is added to output.
+    """
+    if not isinstance(raw, dict):
+        return None
+    found = raw.get("prompt_tokens", raw.get("input_tokens"))
+    answered = raw.get("completion_tokens", raw.get("output_tokens"))
+    if type(found) is not int or found < 0:
+        total = raw.get("total_tokens")
+        if type(answered) is int or type(total) is not int or total < 0:
+            return None
+        found = total
+    prompt: int = found
+    output = answered if type(answered) is int and answered > 0 else 0
+    into, out = raw.get("prompt_tokens_details"), raw.get("completion_tokens_details")
+    if not into and not out and len(raw) <= 3:  # noqa: PLR2004 - the three plain counts: most local servers, hot path
+        return Usage(input_tokens=prompt, output_tokens=output, raw=raw)
+    into, out = _dict(into or raw.get("input_tokens_details")), _dict(out or raw.get("output_tokens_details"))
+    reasoning = _count(out, "reasoning_tokens") or _count(raw, "reasoning_tokens")
+    if reasoning and raw.get("total_tokens") == prompt + output + reasoning:
+        output += reasoning
+    cached = (
+        _count(into, "cached_tokens")
+        or _count(raw, "prompt_cache_hit_tokens")  # DeepSeek
+        or _count(raw, "cached_tokens")  # Moonshot
+        or _count(raw, "cache_read_input_tokens")  # a LiteLLM proxy before Anthropic
+    )
+    written = (
+        _count(into, "cache_write_tokens")  # OpenRouter
+        or _count(into, "cache_creation_tokens")
+        or _count(raw, "cache_creation_input_tokens")
+    )
+    return Usage(
+        input_tokens=prompt,
+        cached_tokens=min(cached, prompt),
+        cache_write_tokens=min(written, prompt),
+        output_tokens=output,
+        reasoning_tokens=min(reasoning, output),
+        audio_tokens=_count(into, "audio_tokens") + _count(out, "audio_tokens"),
+        raw=raw,
+    )
+
+
+def estimate(asked: Mapping[str, Any], answered: Mapping[str, Any]) -> Usage:
+    """Count the characters of request and answer, four a token, tokens given as numbers as one each."""
+    sent = sum(_size(asked.get(name)) for name in ("messages", "prompt", "input", "tools"))
+    got = _size(answered.get("choices"))
+    return Usage(
+        input_tokens=-(-sent // CHARACTERS_PER_TOKEN), output_tokens=-(-got // CHARACTERS_PER_TOKEN), estimated=True
+    )
+
+
+def stated_cost(raw: object, field: str, exponent: int) -> str | None:
+    """Return the cost that `usage` states in `field`, times ten to `exponent`, as decimal text; None where none is."""
+    value = raw.get(field) if field and isinstance(raw, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        return None
+    return format(Decimal(str(value)).scaleb(exponent), "f")
+
+
+_NOT_TEXT: Final = frozenset(
+    {"role", "type", "id", "index", "finish_reason", "logprobs", "image_url", "input_audio", "file"}
+)
+"""Fields of messages and choices that are no text of the conversation, or that are billed by other rules."""
+
+
+def _size(value: object) -> int:
+    """Characters of all texts inside a value; a number stands for one token. Walks without recursion."""
+    total, stack = 0, [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, str):
+            total += len(item)
+        elif isinstance(item, dict):
+            stack.extend(inner for name, inner in item.items() if name not in _NOT_TEXT)
+        elif isinstance(item, list):
+            stack.extend(item)
+        elif isinstance(item, int) and not isinstance(item, bool):
+            total += CHARACTERS_PER_TOKEN
+    return total
+
+
+def _count(source: Mapping[str, Any], name: str) -> int:
+    value = source.get(name)
+    return value if type(value) is int and value > 0 else 0
+
+
+def _dict(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
