@@ -52,6 +52,18 @@ def _fail(error: ConfigError, *, as_json: bool) -> None:
     sys.exit(EXIT_CONFIG)
 
 
+def _uncallable(settings: Settings) -> list[str]:
+    from workers.providers.catalog import resolve  # noqa: PLC0415 - a command imports workers when it runs
+
+    reasons = []
+    for deployment in (each for alias in settings.aliases.values() for each in alias.deployments):
+        try:
+            resolve(deployment)
+        except ConfigError as error:
+            reasons.append(str(error))
+    return reasons
+
+
 def _summary(settings: Settings) -> dict[str, Any]:
     return {
         "config_hash": settings.config_hash,
@@ -64,6 +76,7 @@ def _summary(settings: Settings) -> dict[str, Any]:
         },
         "keys": len(settings.keys),
         "anonymous_tenant": settings.anonymous_tenant,
+        "uncallable": _uncallable(settings),
         "unacted": list(settings.unacted),
     }
 
@@ -81,6 +94,7 @@ def _text(settings: Settings, summary: dict[str, Any]) -> str:
                 for pool in settings.pools.values()
             ],
         ),
+        *_section("cannot be called", summary["uncallable"]),
         *_section("LiteLLM keys understood but not acted on yet", list(settings.unacted)),
         "requests without a key: "
         + ("refused" if settings.anonymous_tenant is None else f"served as tenant {settings.anonymous_tenant}"),

@@ -22,6 +22,7 @@ from broker.cli.doctor_checks import (
     Finding,
     State,
     bounded,
+    check_addresses,
     check_clickhouse,
     check_config,
     check_deployments,
@@ -104,12 +105,14 @@ async def _calls(settings: Settings, *, with_calls: bool) -> Sequence[Finding]:
     count = sum(len(alias.deployments) for alias in settings.aliases.values())
     if not count:
         return []
-    if not with_calls:
-        return await _note("deployments", f"{count} not called", "`broker doctor --call` makes one tiny call of each")
     from workers.providers.base import Call  # noqa: PLC0415 - a command imports workers when it runs
+    from workers.providers.catalog import resolve  # noqa: PLC0415 - as above
     from workers.providers.client import HttpProviderClient  # noqa: PLC0415 - as above
     from workers.providers.transport import make_transport  # noqa: PLC0415 - as above
 
+    if not with_calls:
+        todo = "`broker doctor --call` makes one tiny call of each"
+        return [*check_addresses(settings, resolve), *await _note("deployments", f"{count} not called", todo)]
     provider = HttpProviderClient(make_transport(CALLS_AT_ONCE))
 
     async def call(deployment: Deployment, endpoint: str, body: Mapping[str, Any]) -> str:

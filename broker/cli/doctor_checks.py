@@ -222,6 +222,17 @@ def check_clock(part: str, theirs_ms: int, before_ms: int, after_ms: int) -> Fin
     )
 
 
+def check_addresses(settings: Settings, resolve: Callable[[Deployment], object]) -> list[Finding]:
+    """Ask of each deployment whether it could be called at all; reaches nothing."""
+    findings = []
+    for deployment in (each for alias in settings.aliases.values() for each in alias.deployments):
+        try:
+            resolve(deployment)
+        except ConfigError as error:
+            findings.append(Finding("deployments", State.FAILED, str(error), "correct the deployment in model_list"))
+    return findings
+
+
 async def check_deployments(settings: Settings, call: CallDeployment) -> list[Finding]:
     """Make one tiny call of each deployment, a few at once; each costs about ten tokens."""
     gate = asyncio.Semaphore(CALLS_AT_ONCE)

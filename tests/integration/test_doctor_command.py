@@ -11,8 +11,7 @@ import pytest
 from broker.cli.common import run_async
 from broker.cli.prepare import prepare
 from broker.config import load
-
-pytestmark = pytest.mark.embedded
+from tests.upstream import Status, Upstream
 
 
 @pytest.fixture
@@ -31,10 +30,10 @@ def config(tmp_path: Path, unique_prefix: str, kafka_bootstrap: str, redis_url: 
     return path
 
 
-def doctor(config: Path) -> tuple[int, dict[str, tuple[str, str]]]:
+def doctor(config: Path, *options: str) -> tuple[int, dict[str, tuple[str, str]]]:
     """Exit code, and part to state and what was found."""
     done = subprocess.run(
-        [sys.executable, "-m", "broker", "doctor", "--json", "--config", str(config)],
+        [sys.executable, "-m", "broker", "doctor", "--json", "--config", str(config), *options],
         capture_output=True,
         text=True,
         check=False,
@@ -45,6 +44,7 @@ def doctor(config: Path) -> tuple[int, dict[str, tuple[str, str]]]:
     return done.returncode, {check["part"]: (check["state"], check["found"]) for check in report["checks"]}
 
 
+@pytest.mark.embedded
 def test_a_prepared_stack_has_nothing_that_failed(config: Path) -> None:
     run_async(prepare(load(config, {})))
     code, found = doctor(config)
@@ -62,8 +62,27 @@ def test_a_prepared_stack_has_nothing_that_failed(config: Path) -> None:
     assert code == 0
 
 
+@pytest.mark.embedded
 def test_topics_that_were_not_applied_fail_with_exit_code_1(config: Path) -> None:
     code, found = doctor(config)
     assert found["topics"][0] == "failed"
     assert found["topics"][1].startswith("missing: ")
     assert code == 1
+
+
+def test_each_deployment_is_called_once_when_asked_to(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    with Upstream() as upstream:
+        upstream.script("bad", [Status(401)])
+        path.write_text(
+            f"""
+            model_list:
+              - {{model_name: good, params: {{model: openai/good, api_base: "{upstream.url}", api_key: k}}}}
+              - {{model_name: bad, params: {{model: openai/bad, api_base: "{upstream.url}", api_key: k}}}}
+            """,
+            encoding="utf-8",
+        )
+        code, found = doctor(path, "--call")
+        asked = sorted(call.model for call in upstream.calls)
+    assert (found["call good/0"][0], found["call bad/0"][0], code) == ("ok", "failed", 1)
+    assert asked == ["bad", "good"]

@@ -81,6 +81,13 @@ def test_check_lists_the_keys_that_are_not_acted_on(tmp_path: Path) -> None:
     assert "not acted on yet:\n  litellm_settings.callbacks\n" in run("check", str(path)).output
 
 
+def test_check_tells_a_deployment_whose_provider_is_not_spoken_and_is_content(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("model_list: [{model_name: a, params: {model: bedrock/m}}]", encoding="utf-8")
+    result = run("check", str(path))
+    assert (result.exit_code, "cannot be called:\n  deployment a/0: provider bedrock" in result.output) == (0, True)
+
+
 def test_show_prints_yaml_with_secrets_masked() -> None:
     result = run("show", str(OWN))
     shown = yaml.safe_load(result.output)

@@ -15,6 +15,7 @@ from broker.cli.doctor_checks import (
     Finding,
     State,
     bounded,
+    check_addresses,
     check_clock,
     check_config,
     check_deployments,
@@ -185,6 +186,15 @@ class Upstream:
         if isinstance(outcome, RequestError):
             raise outcome
         return outcome
+
+
+def test_a_deployment_that_could_not_be_called_is_a_failure_without_a_call() -> None:
+    def refuse(deployment: Deployment) -> None:
+        raise ConfigError(f"deployment {deployment.name}: no address")
+
+    assert check_addresses(settings_from(ONE), refuse) == [
+        Finding("deployments", State.FAILED, "deployment a/0: no address", "correct the deployment in model_list")
+    ]
 
 
 async def test_a_deployment_that_answers_is_fine() -> None:
