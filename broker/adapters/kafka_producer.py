@@ -1,10 +1,11 @@
 """Writes records to Kafka: the port `LogProducer`. Acknowledged by all replicas, without idempotence."""
 
 import asyncio
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Coroutine, Sequence
-from typing import Final
+from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import MessageSizeTooLargeError
@@ -20,6 +21,8 @@ from broker.adapters.kafka_topics import find_partitions
 from broker.config.models import Kafka
 from broker.errors import Unavailable
 from broker.ports import OutRecord, SendFailure
+
+_log = logging.getLogger(__name__)
 
 BATCH_BYTES: Final = 512 << 10
 LINGER_MS: Final = 0
@@ -41,6 +44,7 @@ _SEND_ERRORS: Final = (*CLIENT_ERRORS, AssertionError)
 """With an assertion aiokafka says that a partition is gone from its metadata since we looked."""
 
 _Place = tuple[str, int]
+_Acknowledgement = asyncio.Future[RecordMetadata]
 _Results = list[SendFailure | None]
 
 
@@ -58,6 +62,7 @@ class KafkaProducer:
         self._turn = 0
         self._absent: dict[tuple[str, int | None], float] = {}
         self._lookups: dict[str, asyncio.Task[tuple[int, ...]]] = {}
+        self._reviving = asyncio.Lock()
 
     async def start(self) -> None:
         """Connect. Raises `Unavailable` naming the address."""
@@ -84,10 +89,15 @@ class KafkaProducer:
         results: _Results = [self._unanswered] * len(records)
         try:
             async with asyncio.timeout(self._timeout):
+                await self._revive()
                 groups = await self._groups(records, results)
                 await self._write(groups, records, results)
         except TimeoutError:
             pass  # what is not acknowledged by now keeps `_unanswered`; it may still be written
+        except Unavailable as exc:
+            if self._producer is None:
+                raise
+            return [SendFailure(str(exc), permanent=False)] * len(records)
         return results
 
     async def stop(self) -> None:
@@ -97,6 +107,19 @@ class KafkaProducer:
         if self._producer is not None:
             producer, self._producer = self._producer, None
             await close_quietly(producer.stop())
+
+    async def _revive(self) -> None:
+        """Replace a producer whose sending task has died: it would refuse every record for good."""
+        producer = self._started()
+        if not producer._sender.sender_task.done():  # noqa: SLF001 - nothing public tells
+            return
+        async with self._reviving:
+            if self._producer is not producer:
+                return  # another task was faster
+            _log.error("the Kafka producer's sending task has died; starting another producer")
+            dead = self._started()
+            await self.start()
+            await close_quietly(dead.stop())
 
     def _started(self) -> AIOKafkaProducer:
         if self._producer is None:
@@ -154,6 +177,7 @@ class KafkaProducer:
         if task is None:
             task = self._lookups[topic] = asyncio.get_running_loop().create_task(self._look_up(topic))
             task.add_done_callback(lambda _: self._lookups.pop(topic, None))
+            task.add_done_callback(_retrieve)
         partitions = await asyncio.shield(task)
         if not partitions or (wanted is not None and wanted not in partitions):
             if len(self._absent) >= _ABSENT_LIMIT:
@@ -199,7 +223,7 @@ class KafkaProducer:
     ) -> None:
         producer = self._started()
         sent: list[tuple[_Place, int]] = []
-        futures = []
+        futures: list[_Acknowledgement] = []
         for place, index in singles:
             record = records[index]
             topic, partition = place
@@ -209,20 +233,22 @@ class KafkaProducer:
             except _SEND_ERRORS as exc:
                 results[index] = failure(exc)
                 continue
+            future.add_done_callback(_retrieve)
             sent.append((place, index))
             futures.append(future)
-        for (place, index), answer in zip(sent, await asyncio.gather(*futures, return_exceptions=True), strict=True):
-            if isinstance(answer, TOO_LARGE):
+        for (place, index), error in zip(sent, await _errors(futures), strict=True):
+            if isinstance(error, TOO_LARGE):
                 # Said of the batch it shared: alone, it may well be accepted.
                 await self._write_alone(place, index, records, results)
             else:
-                results[index] = failure(answer) if isinstance(answer, BaseException) else None
+                results[index] = failure(error) if error else None
 
     async def _write_batches(
         self, place: _Place, indexes: list[int], records: Sequence[OutRecord], results: _Results
     ) -> None:
         rest = indexes
-        waiting = []
+        chunks: list[list[int]] = []
+        futures: list[_Acknowledgement] = []
         while rest:
             builder = self._started().create_batch()
             taken = 0
@@ -232,40 +258,49 @@ class KafkaProducer:
                 if builder.append(timestamp=None, key=record.key, value=record.value, headers=headers) is None:
                     break
                 taken += 1
-            waiting.append((rest[:taken], await self._submit(builder, place)))
+            chunks.append(rest[:taken])
+            futures.append(await self._submit(builder, place))
             rest = rest[taken:]
-        for chunk, answer in zip(
-            (chunk for chunk, _ in waiting),
-            await asyncio.gather(*(future for _, future in waiting), return_exceptions=True),
-            strict=True,
-        ):
-            if isinstance(answer, TOO_LARGE) and len(chunk) > 1:
-                for index in chunk:
-                    await self._write_alone(place, index, records, results)
-                continue
-            outcome = failure(answer) if isinstance(answer, BaseException) else None
+        for chunk, error in zip(chunks, await _errors(futures), strict=True):
+            alone = isinstance(error, TOO_LARGE) and len(chunk) > 1
+            outcome = failure(error) if error else None
             for index in chunk:
-                results[index] = outcome
+                if alone:
+                    await self._write_alone(place, index, records, results)
+                else:
+                    results[index] = outcome
 
     async def _write_alone(self, place: _Place, index: int, records: Sequence[OutRecord], results: _Results) -> None:
         record = records[index]
         builder = self._started().create_batch()
         builder.append(timestamp=None, key=record.key, value=record.value, headers=list(record.headers))
         builder.close()  # or records of other callers would join it
-        try:
-            await (await self._submit(builder, place))
-        except _SEND_ERRORS as exc:
-            results[index] = failure(exc)
-        else:
-            results[index] = None
+        [error] = await _errors([await self._submit(builder, place)])
+        results[index] = failure(error) if error else None
 
-    async def _submit(self, builder: BatchBuilder, place: _Place) -> asyncio.Future[RecordMetadata]:
+    async def _submit(self, builder: BatchBuilder, place: _Place) -> _Acknowledgement:
         topic, partition = place
+        future: _Acknowledgement
         try:
-            future: asyncio.Future[RecordMetadata] = await self._started().send_batch(
-                builder, topic, partition=partition
-            )
+            future = await self._started().send_batch(builder, topic, partition=partition)
         except _SEND_ERRORS as exc:
             future = asyncio.get_running_loop().create_future()
             future.set_exception(exc)
+        future.add_done_callback(_retrieve)
         return future
+
+
+async def _errors(futures: list[_Acknowledgement]) -> list[BaseException | None]:
+    """Wait for acknowledgements and return what each failed with.
+
+    When the time is up the futures are left to end by themselves: aiokafka goes on with the batch, and the error of a
+    cancelled one would be reported as never retrieved.
+    """
+    if futures:
+        await asyncio.wait(futures)
+    return [future.exception() for future in futures]
+
+
+def _retrieve(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()

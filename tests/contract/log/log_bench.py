@@ -119,8 +119,8 @@ def memory_bench(prefix: str) -> Bench:
     )
 
 
-def kafka_bench(prefix: str, bootstrap: str) -> Bench:
-    kafka = Kafka(bootstrap_servers=bootstrap)
+def kafka_bench(prefix: str, bootstrap: str, *, request_timeout: float = 40.0) -> Bench:
+    kafka = Kafka(bootstrap_servers=bootstrap, request_timeout=request_timeout)
     return Bench(
         prefix,
         {

@@ -1,6 +1,9 @@
 """Writing: every record acknowledged or refused on its own."""
 
+import asyncio
 from collections import Counter
+
+import pytest
 
 from broker.ports import OutRecord, Partition
 from tests.contract.log.log_bench import Bench, read_until
@@ -83,3 +86,13 @@ async def test_header_values_of_a_tuple_are_taken_as_well(bench: Bench) -> None:
     reader = await bench.reader()
     await reader.assign({Partition(topic, 0): 0})
     assert [list(record.headers) for record in await read_until(reader, 1)] == [[("a", b"1")]]
+
+
+@pytest.mark.embedded
+async def test_a_producer_whose_sender_has_died_is_replaced(real: Bench) -> None:
+    topic = await real.topic()
+    producer = await real.producer()
+    [sender] = [task for task in asyncio.all_tasks() if "_sender_routine" in repr(task)]
+    sender.cancel()
+    await asyncio.wait({sender})
+    assert list(await producer.send_all([OutRecord(topic, b"x", partition=0)])) == [None]
