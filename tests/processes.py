@@ -1,6 +1,7 @@
 """Commands of the product as child processes of a test, and the configuration files they read."""
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -51,6 +52,21 @@ async def running(*arguments: str, log: Path, cwd: Path | None = None) -> AsyncI
             except TimeoutError:
                 process.kill()
                 await process.wait()
+
+
+@asynccontextmanager
+async def upstream_process(*arguments: str) -> AsyncIterator[str]:
+    """Run the scripted upstream as a process of its own; yields its base URL."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.upstream", *arguments, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        line = await asyncio.wait_for(process.stdout.readline(), PATIENCE)
+        yield str(json.loads(line)["url"])
+    finally:
+        process.kill()
+        await process.wait()
 
 
 async def run(*arguments: str, cwd: Path | None = None, expect: int = 0) -> str:

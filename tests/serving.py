@@ -96,10 +96,10 @@ class Caller:
             assert asyncio.get_running_loop().time() < deadline, f"{len(found)} of {count} records of {topic}"
             self.seen += await self._reader.poll(max_records=1_000, timeout=0.2)
 
-    async def replies(self, *request_ids: str) -> list[Reply]:
+    async def replies(self, *request_ids: str, patience: float = PATIENCE) -> list[Reply]:
         """Return the final replies of these requests, in this order, one each."""
         wanted = set(request_ids)
-        deadline = asyncio.get_running_loop().time() + PATIENCE
+        deadline = asyncio.get_running_loop().time() + patience
         while True:
             replies = [reply for reply in map(read_reply, self._of(self.names.replies)) if reply is not None]
             final = {reply.request_id: reply for reply in replies if reply.final and reply.request_id in wanted}
