@@ -1,0 +1,78 @@
+"""`broker sink`: write usage events to ClickHouse."""
+
+import asyncio
+import logging
+import signal
+from pathlib import Path
+
+import click
+
+from broker.adapters.clickhouse import ClickHouseLedger
+from broker.adapters.kafka import KafkaConsumer, KafkaProducer
+from broker.cli.common import config_option, load_settings, run_async
+from broker.clock import SystemClock
+from broker.config import Settings
+from broker.edge.health import HealthServer
+from broker.logs import setup
+from broker.metrics import Metrics
+from broker.topics import TopicNames
+
+log = logging.getLogger(__name__)
+
+
+@click.command()
+@config_option
+@click.option("--host", default=None, help="Address of /health, /ready and /metrics; server.host if absent.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=4030,
+    show_default=True,
+    help="Port of /health, /ready and /metrics.",
+)
+@click.option(
+    "--log-level",
+    default="info",
+    show_default=True,
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="What is logged.",
+)
+def command(config: Path | None, host: str | None, port: int, log_level: str) -> None:
+    """Write usage events to ClickHouse until SIGTERM or Ctrl-C. Several may run: they share the partitions.
+
+    The tables are made by `broker clickhouse migrate`.
+    """
+    setup(level=log_level)
+    settings = load_settings(config)
+    run_async(_sink(settings, host or settings.server.host, port))
+
+
+async def _sink(settings: Settings, host: str, port: int) -> None:
+    from workers.sinks.clickhouse import Sink  # noqa: PLC0415 - the core knows workers only inside its commands
+
+    names = TopicNames(settings.kafka.topic_prefix)
+    metrics = Metrics()
+    sink = Sink(
+        consumer=KafkaConsumer(settings.kafka, names.sink_group),
+        producer=KafkaProducer(settings.kafka),
+        ledger=ClickHouseLedger(settings.clickhouse),
+        names=names,
+        clock=SystemClock(),
+        metrics=metrics,
+        batch_rows=settings.clickhouse.batch_rows,
+        batch_seconds=settings.clickhouse.batch_seconds,
+    )
+    health = HealthServer(host, port, metrics.registry, sink.ready)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, sink.stop)
+    await health.start()
+    try:
+        await sink.start()
+        log.info("writing usage events; health and metrics on port %d", health.port)
+        try:
+            await sink.run()
+        finally:
+            await sink.close()
+    finally:
+        await health.stop()
