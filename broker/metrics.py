@@ -10,7 +10,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 
-from broker.series import CounterFamily, HistogramFamily
+from broker.series import CounterFamily, HistogramFamily, LevelFamily
 from broker.topics import Lane
 from schemas.usage import Outcome
 
@@ -19,6 +19,7 @@ MAX_TENANTS: Final = 200
 """Tenants that get a label of their own; a scrape stays below about 10,000 lines with 10 aliases."""
 MAX_REASONS: Final = 100
 OTHER: Final = "other"
+ANSWERED: Final = Outcome.ANSWERED
 
 TTFT_BUCKETS: Final = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 20, 60)
 """Seconds to the first token: hosted models answer within 0.2–2 s, reasoning models and cold starts take up to 60 s."""
@@ -55,10 +56,11 @@ class Bounded:
 class RequestChildren:
     """The bound series of one alias, lane and tenant."""
 
-    __slots__ = ("_final", "_waited")
+    __slots__ = ("_answered", "_final", "_waited")
 
     def __init__(self, metrics: "Metrics", alias: str, lane: Lane, tenant: str) -> None:
         self._final = {out: metrics.requests_total.labels(alias, lane, tenant, out) for out in Outcome}
+        self._answered = self._final[ANSWERED]
         self._waited = metrics.queue_wait_seconds.labels(alias, lane)
 
     def waited(self, seconds: float) -> None:
@@ -67,19 +69,33 @@ class RequestChildren:
 
     def final(self, outcome: Outcome) -> None:
         """Note the request's final reply."""
-        self._final[outcome].inc()
+        if outcome is ANSWERED:  # hashing an enumeration's member costs more than counting
+            self._answered.inc()
+        else:
+            self._final[outcome].inc()
 
 
 class AttemptChildren:
     """The bound series of one deployment and tenant; `request` holds those of the request it belongs to."""
 
-    __slots__ = ("_attempts", "_cost", "_in_flight", "_tokens", "_ttft", "_unpriced", "_upstream", "request")
+    __slots__ = (
+        "_answered",
+        "_attempts",
+        "_cost",
+        "_in_flight",
+        "_tokens",
+        "_ttft",
+        "_unpriced",
+        "_upstream",
+        "request",
+    )
 
     def __init__(  # noqa: PLR0913, PLR0917 - one argument per label
         self, metrics: "Metrics", alias: str, deployment: str, provider: str, tenant: str, request: RequestChildren
     ) -> None:
         self.request = request
         self._attempts = {out: metrics.attempts_total.labels(alias, deployment, provider, out) for out in Outcome}
+        self._answered = self._attempts[ANSWERED]
         self._in_flight = metrics.in_flight.labels(alias, deployment)
         self._upstream = metrics.upstream_seconds.labels(alias, deployment)
         self._ttft = metrics.time_to_first_token_seconds.labels(alias, deployment)
@@ -94,7 +110,10 @@ class AttemptChildren:
     def finished(self, outcome: Outcome, upstream_seconds: float, ttft_seconds: float | None = None) -> None:
         """Note that the call begun with `started` has ended."""
         self._in_flight.dec()
-        self._attempts[outcome].inc()
+        if outcome is ANSWERED:
+            self._answered.inc()
+        else:
+            self._attempts[outcome].inc()
         self._upstream.observe(upstream_seconds)
         if ttft_seconds is not None:
             self._ttft.observe(ttft_seconds)
@@ -125,7 +144,8 @@ class Metrics:
         self._tenant = Bounded(MAX_TENANTS)
         self._reason = Bounded(MAX_REASONS)
         self._requests: dict[tuple[str, Lane, str], RequestChildren] = {}
-        self._attempts: dict[tuple[str, str, str, str, Lane], AttemptChildren] = {}
+        self._interactive: dict[tuple[str, str, str, str], AttemptChildren] = {}
+        self._batch: dict[tuple[str, str, str, str], AttemptChildren] = {}
         self._make_serving()
         self._make_policy()
         self._make_log()
@@ -146,7 +166,7 @@ class Metrics:
             "requests_total", "Requests that got their final reply", "alias", "lane", "tenant", "outcome"
         )
         self.attempts_total = self._counter("attempts_total", "Attempts that ended", *where, "provider", "outcome")
-        self.in_flight = self._gauge("in_flight", "Upstream calls running", *where)
+        self.in_flight = LevelFamily(PREFIX + "in_flight", "Upstream calls running", where, self.registry)
         self.waiting = self._gauge("waiting", "Requests read and not started", "alias", "lane")
         self.queue_wait_seconds = self._histogram(
             "queue_wait_seconds", "From the record's timestamp to its first attempt", QUEUE_BUCKETS, "alias", "lane"
@@ -214,10 +234,11 @@ class Metrics:
 
     def attempt_children(self, alias: str, deployment: str, provider: str, tenant: str, lane: Lane) -> AttemptChildren:
         """Return the bound series of an attempt, the same object each time."""
-        key = (alias, deployment, provider, self._tenant(tenant), lane)
-        found = self._attempts.get(key)
+        key = (alias, deployment, provider, self._tenant(tenant))
+        known = self._batch if lane is Lane.BATCH else self._interactive
+        found = known.get(key)
         if found is None:
             request = self.request_children(alias, lane, tenant)
             found = AttemptChildren(self, alias, deployment, provider, key[3], request)
-            self._attempts[key] = found
+            known[key] = found
         return found

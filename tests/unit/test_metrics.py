@@ -47,10 +47,25 @@ def test_an_attempt_without_a_price_is_counted_as_unpriced_and_adds_no_cost() ->
     assert value(metrics, "cost_dollars_total", alias="local", deployment="local/0", tenant="acme") == 0
 
 
+def test_every_outcome_is_counted_as_itself() -> None:
+    metrics = Metrics(CollectorRegistry())
+    children = metrics.attempt_children("a", "a/0", "openai", "t", Lane.BATCH)
+    for outcome in Outcome:
+        children.started()
+        children.finished(outcome, upstream_seconds=1)
+        children.skipped(outcome)
+        children.request.final(outcome)
+    for outcome in Outcome:
+        attempt = {"alias": "a", "deployment": "a/0", "provider": "openai", "outcome": outcome.value}
+        assert value(metrics, "attempts_total", **attempt) == 2
+        assert value(metrics, "requests_total", alias="a", lane="batch", tenant="t", outcome=outcome.value) == 1
+
+
 def test_bound_series_are_made_once() -> None:
     metrics = Metrics(CollectorRegistry())
     first = metrics.attempt_children("a", "a/0", "openai", "t", Lane.BATCH)
     assert metrics.attempt_children("a", "a/0", "openai", "t", Lane.BATCH) is first
+    assert metrics.attempt_children("a", "a/0", "openai", "t", Lane.INTERACTIVE) is not first
     assert metrics.request_children("a", Lane.BATCH, "t") is first.request
 
 
