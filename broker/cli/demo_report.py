@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 import orjson
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Column
 from rich.table import Table as Grid
 
 from broker.client.batch_files import default_errors_path
@@ -106,7 +107,7 @@ def _samples(console: Console, results: Path) -> None:
     console.print("\n[bold]Three answers of the model[/bold]")
     questions = _questions()
     for alias, lines in _by_alias(results.read_bytes().splitlines()).items():
-        line = max(lines, key=lambda line: len(_content(line)))
+        line = max(lines, key=lambda line: (_is_whole(line), len(_content(line))))
         text = " ".join(_content(line).split())
         console.print(f"  [cyan]{alias}[/cyan]  {escape(questions[line['custom_id']])}", soft_wrap=True)
         console.print(f"         → {escape(text)}", soft_wrap=True)
@@ -126,6 +127,11 @@ def _by_alias(lines: Iterable[bytes]) -> dict[str, list[dict[str, Any]]]:
         parsed = orjson.loads(line)
         found[parsed["custom_id"].rpartition("-")[0]].append(parsed)
     return {alias: answers for alias, answers in found.items() if answers}
+
+
+def _is_whole(line: dict[str, Any]) -> bool:
+    """Whether the model came to its end before its tokens did."""
+    return bool(line["response"]["body"]["choices"][0]["finish_reason"] == "stop")
 
 
 def _content(line: dict[str, Any]) -> str:
@@ -156,11 +162,12 @@ def _waits(console: Console, facts: Facts, turned_away: int) -> None:
 
 
 def _spend(console: Console, facts: Facts) -> None:
-    console.print("\n[bold]Spend[/bold]  from ClickHouse, at made-up prices")
-    headings = ("tenant", "alias", "model", "requests", "tries", "input tokens", "output tokens", "USD", "unpriced")
-    grid = Grid(*headings, box=None, pad_edge=False)
+    console.print("\n[bold]Spend[/bold]  from ClickHouse, tokens in and out, at made-up prices")
+    headings = ("tenant", "alias", "model", "requests", "tries", "in", "out", "USD", "unpriced")
+    grid = Grid(*(Column(name, no_wrap=True) for name in headings), box=None, pad_edge=False)
     for tenant, alias, model, requests, tries, tokens_in, tokens_out, cost, unpriced in facts.spend:
-        usd = "–" if cost is None else f"{Decimal(cost):.8f}"
+        usd = "–" if cost is None else f"{Decimal(cost):.6f}"
         counts = (str(count) for count in (requests, tries, tokens_in, tokens_out))
         grid.add_row(tenant, alias, model or "–", *counts, usd, str(unpriced))
     console.print(grid)
+    console.print("unpriced: tries that broke off; nobody knows whether their provider charged them", style="dim")

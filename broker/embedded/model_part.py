@@ -42,6 +42,8 @@ class ModelPart(Part):
             "broker.embedded.model_server",
             "--model",
             str(model_file()),
+            "--name",
+            MODEL_NAME,
             "--port",
             str(port),
         ]

@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from broker.embedded import part as part_module
 from broker.embedded.clickhouse_part import ClickHousePart
 from broker.embedded.kafka_part import KafkaPart
+from broker.embedded.model_part import MODEL_NAME
 from broker.embedded.part import Part, PartError
 from broker.embedded.probe import free_port, port_is_free
 from broker.embedded.redis_part import RedisPart
@@ -165,5 +166,6 @@ async def test_the_local_model_answers_like_openai(model_url: str) -> None:
     async with httpx.AsyncClient(timeout=60) as client:
         answer = (await client.post(f"{model_url}/chat/completions", json=body)).json()
 
+    assert answer["model"] == MODEL_NAME
     assert answer["choices"][0]["message"]["content"].strip()
     assert 0 < answer["usage"]["completion_tokens"] <= 8
