@@ -1,8 +1,9 @@
 """Looks at topics in Kafka and makes them: the port `LogAdmin`. Never shrinks, never deletes."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -18,6 +19,11 @@ from broker.config.models import Kafka
 from broker.errors import Unavailable
 from broker.ports import Partition, TopicState
 from broker.topics import TopicSpec
+
+SHOWN_LIMIT_S: Final = 5.0
+"""How long a change may take to show; it is made either way."""
+
+_LOOK_AGAIN_S: Final = 0.02
 
 _TOPIC_SOURCE: Final = 1
 """Source of a setting that was given to the topic itself, in Kafka's DescribeConfigs answer."""
@@ -60,11 +66,14 @@ class KafkaAdmin:
             answer = await admin.create_topics([topic])
             for _, code, *message in answer.topic_errors:
                 _check(code, message, allowed=TopicAlreadyExistsError)
+                if for_code(code) is NoError:
+                    await self._until(spec.name, spec.partitions, dict(spec.settings))
 
     async def grow(self, topic: str, partitions: int) -> None:
         """Add partitions up to `partitions`."""
         async with self._asking(f"grow topic {topic}") as admin:
             await admin.create_partitions({topic: NewPartitions(partitions)})
+            await self._until(topic, partitions, {})
 
     async def alter(self, topic: str, settings: Mapping[str, str]) -> None:
         """Change settings by their Kafka names, leaving the others as they are."""
@@ -75,6 +84,7 @@ class KafkaAdmin:
             for answer in await admin.alter_configs([resource]):
                 for code, message, *_ in answer.resources:
                     _check(code, [message])
+            await self._until(topic, 0, settings)
 
     async def lags(self, group: str) -> Mapping[Partition, tuple[int, int]]:
         """Committed offset and end offset of each partition the group has committed."""
@@ -88,6 +98,17 @@ class KafkaAdmin:
         if self._admin is not None:
             admin, self._admin = self._admin, None
             await close_quietly(admin.close())
+
+    async def _until(self, topic: str, partitions: int, settings: Mapping[str, str]) -> None:
+        """Wait until the brokers show a change they have accepted: they learn of it a little later (KRaft)."""
+        end = time.monotonic() + SHOWN_LIMIT_S
+        while time.monotonic() < end:
+            state = None
+            with suppress(Unavailable):  # one broker lists it, another does not know its settings yet
+                state = (await self.topics(topic)).get(topic)
+            if state and state.partitions >= partitions and settings.items() <= state.settings.items():
+                return
+            await asyncio.sleep(_LOOK_AGAIN_S)
 
     @asynccontextmanager
     async def _asking(self, what: str) -> AsyncIterator[AIOKafkaAdminClient]:
