@@ -82,7 +82,7 @@ def main(rounds: int | None, requests: int | None, only: str | None, output: Pat
         try:
             results = asyncio.run(measure(scenarios, rounds, Path(folder), console))
         except RunError as error:
-            console.print(f"error: {error}", style="red", markup=False)
+            console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
             sys.exit(1)
     show(console, scenarios, results)
     output.write_bytes(orjson.dumps(as_json(scenarios, results, rounds), option=orjson.OPT_INDENT_2) + b"\n")
