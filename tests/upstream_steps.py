@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 
+_STATUSES: Final = frozenset(HTTPStatus)
 JSON_TYPE: Final = "application/json"
 SSE_TYPE: Final = "text/event-stream; charset=utf-8"
 
@@ -67,7 +68,8 @@ class Wire:
 def head(status: int, content_type: str, length: int | None, headers: Mapping[str, str] | None = None) -> bytes:
     """Status line and headers; `length` None means chunked."""
     framing = "transfer-encoding: chunked" if length is None else f"content-length: {length}"
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"content-type: {content_type}", framing]
+    phrase = HTTPStatus(status).phrase if status in _STATUSES else "Unnamed"
+    lines = [f"HTTP/1.1 {status} {phrase}", f"content-type: {content_type}", framing]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 

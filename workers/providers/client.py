@@ -57,6 +57,7 @@ class HttpProviderClient:
         except RequestError as error:
             for secret in target.resolved.secrets:
                 error.message = error.message.replace(secret, "***")
+            error.args = (error.message,)
             raise
 
     async def close(self) -> None:

@@ -39,7 +39,7 @@ class Completion:
         if self._left < 0:
             raise BadUpstreamResponse("the upstream's stream is too long")
         try:
-            events = list(self._parser.feed(piece))
+            events = self._parser.feed(piece)
         except TooLarge as error:
             raise BadUpstreamResponse(str(error)) from None
         for event in events:
@@ -134,26 +134,33 @@ def _merge(whole: dict[str, Any], delta: Mapping[str, Any], *, once: frozenset[s
                 _merge(inner, value)
         elif isinstance(value, list):
             before = whole.get(name)
-            kept = before if type(before) is list else []
-            if isinstance(before, _Pieces) and before:
-                kept = [{"type": "text", "text": "".join(before)}]
-            whole[name] = [*kept, *value] if kept else list(value)
+            if type(before) is list:
+                before.extend(value)
+            else:
+                whole[name] = [*_as_part(before), *value]
         else:
             whole[name] = value
 
 
 def _merge_text(whole: dict[str, Any], name: str, value: str, once: frozenset[str]) -> None:
-    if name in once:
-        whole[name] = whole.get(name) or value
-        return
     before = whole.get(name)
-    if isinstance(before, _Pieces):
+    if name in once:
+        whole[name] = before or value
+    elif isinstance(before, _Pieces):
         before.append(value)
-    elif isinstance(before, list) and name != "text":  # Mistral: typed parts of content, then plain text
-        if value:
-            before.append({"type": "text", "text": value})
+    elif isinstance(before, list) and name == "content":  # Mistral: typed parts of content, then plain text
+        last = before[-1].get("text") if before and isinstance(before[-1], dict) else None
+        if isinstance(last, _Pieces):
+            last.append(value)
+        elif value:
+            before.append({"type": "text", "text": _Pieces([value])})
     else:
         whole[name] = _Pieces([value])
+
+
+def _as_part(text: object) -> list[dict[str, Any]]:
+    """Return a text as a typed part, nothing where there is none."""
+    return [{"type": "text", "text": text}] if isinstance(text, _Pieces) and any(text) else []
 
 
 def _merge_calls(calls: list[dict[str, Any]], deltas: list[Any]) -> None:

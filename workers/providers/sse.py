@@ -4,7 +4,6 @@ Follows the event stream format of the HTML standard (section 9.2.6): lines end 
 event, `data` lines are joined by LF, a leading byte order mark and comment lines are dropped.
 """
 
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 MAX_EVENT_BYTES: Final = 16 << 20
@@ -28,7 +27,9 @@ class SseParser:
     """Feed it bytes, take the events that are complete. What has not ended with a blank line is never an event."""
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
-        self._buffer = bytearray()
+        self._line: list[bytes] = []
+        """Pieces of a line that has not ended; joined once, so that a long line costs what it is long."""
+        self._waiting = 0
         self._data: list[bytes] = []
         self._name = ""
         self._size = 0
@@ -36,44 +37,36 @@ class SseParser:
         self._first = True
         self._after_cr = False
 
-    def feed(self, piece: bytes) -> Iterator[Event]:
-        """Yield the events that `piece` completes. Raises `TooLarge`."""
-        self._buffer += piece
+    def feed(self, piece: bytes) -> list[Event]:
+        """Return the events that `piece` completes. Raises `TooLarge`."""
         if self._first:
-            if len(self._buffer) < len(_BOM) and _BOM.startswith(bytes(self._buffer)):
-                return
+            piece = b"".join([*self._line, piece])
+            self._line = []
+            if len(piece) < len(_BOM) and _BOM.startswith(piece):
+                self._line = [piece]
+                return []
             self._first = False
-            if self._buffer.startswith(_BOM):
-                del self._buffer[: len(_BOM)]
-        for line in self._lines():
-            event = self._take(line)
-            if event is not None:
-                yield event
-        if self._size + len(self._buffer) > self._most:
+            piece = piece.removeprefix(_BOM)
+        head, *lines = self._split(piece)
+        self._line.append(head)
+        self._waiting += len(head)
+        if self._size + self._waiting > self._most:
             raise TooLarge(f"an event of the stream is larger than {self._most} bytes")
+        if not lines:
+            return []
+        last = lines.pop()
+        lines.insert(0, b"".join(self._line))
+        self._line, self._waiting = [last], len(last)
+        return [event for line in lines if (event := self._take(line)) is not None]
 
-    def _lines(self) -> Iterator[bytes]:
-        buffer = self._buffer
-        start = 0
-        if self._after_cr and buffer:
+    def _split(self, piece: bytes) -> list[bytes]:
+        if self._after_cr and piece:
             # The LF of a CRLF that was cut in two.
-            self._after_cr = False
-            if buffer[0] == 0x0A:  # noqa: PLR2004 - LF
-                start = 1
-        while True:
-            cr, lf = buffer.find(b"\r", start), buffer.find(b"\n", start)
-            end = min((place for place in (cr, lf) if place >= 0), default=-1)
-            if end < 0:
-                break
-            line = bytes(buffer[start:end])
-            start = end + 1
-            if end == cr:
-                if start == len(buffer):
-                    self._after_cr = True
-                elif buffer[start] == 0x0A:  # noqa: PLR2004 - LF
-                    start += 1
-            yield line
-        del buffer[:start]
+            piece, self._after_cr = piece.removeprefix(b"\n"), False
+        if b"\r" in piece:
+            self._after_cr = piece.endswith(b"\r")
+            piece = piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        return piece.split(b"\n")
 
     def _take(self, line: bytes) -> Event | None:
         if not line:
@@ -85,6 +78,8 @@ class SseParser:
         if field == b"data":
             self._data.append(value)
             self._size += len(value)
+            if self._size > self._most:
+                raise TooLarge(f"an event of the stream is larger than {self._most} bytes")
         elif field == b"event":
             self._name = value.decode(errors="replace")
         return None
