@@ -69,11 +69,11 @@ class Parts:
         self.clock = clock
 
     @classmethod
-    def real(cls, settings: Settings, pool: Pool) -> "Parts":
+    def real(cls, settings: Settings, pool: Pool, instance: str | None = None) -> "Parts":
         """Build the parts that production uses."""
         names = TopicNames(settings.kafka.topic_prefix)
         return cls(
-            consumer=KafkaConsumer(settings.kafka, names.group(pool.name)),
+            consumer=KafkaConsumer(settings.kafka, names.group(pool.name), instance=instance),
             producer=KafkaProducer(settings.kafka),
             reader=KafkaReader(settings.kafka),
             admin=KafkaAdmin(settings.kafka),
@@ -326,10 +326,12 @@ def _calm_collector() -> None:
     gc.set_threshold(20_000, 50, 100)
 
 
-async def run_worker(settings: Settings, pool: Pool, *, host: str, port: int, stop: asyncio.Event) -> None:
+async def run_worker(  # noqa: PLR0913 - what a process is told
+    settings: Settings, pool: Pool, *, host: str, port: int, stop: asyncio.Event, instance: str | None = None
+) -> None:
     """Serve until `stop` is set, then drain; set again (cleared by us) it stops at once."""
     _calm_collector()
-    process = WorkerProcess(settings, pool, Parts.real(settings, pool))
+    process = WorkerProcess(settings, pool, Parts.real(settings, pool, instance))
     health = HealthServer(host, port, process.metrics.registry, process.ready)
     await health.start()
     try:

@@ -72,14 +72,19 @@ def _partitions(found: Iterable[tuple[str, int]]) -> frozenset[Partition]:
 
 
 class KafkaConsumer:
-    """One member of the consumer group `group`; see `LogConsumer`."""
+    """One member of the consumer group `group`; see `LogConsumer`.
 
-    def __init__(self, kafka: Kafka, group: str, *, client_id: str = "broker") -> None:
+    `instance` makes it a static member (KIP-345): one that starts again under the same name takes its partitions over
+    at once, also after a kill. Two members alive under one name fence each other.
+    """
+
+    def __init__(self, kafka: Kafka, group: str, *, client_id: str = "broker", instance: str | None = None) -> None:
         self._options = connection_options(kafka, client_id)
         self._address = self._options["bootstrap_servers"]
         self._timeout = kafka.request_timeout
         self._fetch_bytes = max(PARTITION_FETCH_BYTES, kafka.max_message_bytes)
         self._group = group
+        self._instance = instance
         self._parts: _Parts | None = None
 
     async def start(self, topics: Sequence[str], listener: AssignmentListener | None = None) -> None:
@@ -175,6 +180,7 @@ class KafkaConsumer:
         assignor = type("StickyPartitionAssignor", (StickyPartitionAssignor,), {})
         consumer = AIOKafkaConsumer(
             group_id=self._group,
+            group_instance_id=self._instance,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             session_timeout_ms=SESSION_MS,

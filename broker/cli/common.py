@@ -27,6 +27,17 @@ def config_option(command: Command) -> Command:
     return option(command)
 
 
+def instance_option(command: Command) -> Command:
+    """Give a command `--instance NAME`; the parameter is `instance: str | None`."""
+    option = click.option(
+        "--instance",
+        default=None,
+        metavar="NAME",
+        help="Name in the consumer group, unique among live members: after a restart the same partitions come at once.",
+    )
+    return option(command)
+
+
 def json_option(command: Command) -> Command:
     """Give a command `--json`; the parameter is `as_json: bool`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)

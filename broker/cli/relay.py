@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from broker.adapters.kafka import KafkaConsumer, KafkaProducer
-from broker.cli.common import config_option, load_settings, run_async
+from broker.cli.common import config_option, instance_option, load_settings, run_async
 from broker.clock import SystemClock
 from broker.config import Settings
 from broker.edge.health import HealthServer
@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 @click.command()
 @config_option
+@instance_option
 @click.option("--host", default=None, help="Address of /health, /ready and /metrics; server.host if absent.")
 @click.option(
     "--port",
@@ -36,20 +37,20 @@ log = logging.getLogger(__name__)
     type=click.Choice(["debug", "info", "warning", "error"]),
     help="What is logged.",
 )
-def command(config: Path | None, host: str | None, port: int, log_level: str) -> None:
+def command(config: Path | None, instance: str | None, host: str | None, port: int, log_level: str) -> None:
     """Republish parked requests when they are due, until SIGTERM or Ctrl-C. Several may run: they share the work."""
     setup(level=log_level)
     settings = load_settings(config)
-    run_async(_relay(settings, host or settings.server.host, port))
+    run_async(_relay(settings, host or settings.server.host, port, instance))
 
 
-async def _relay(settings: Settings, host: str, port: int) -> None:
+async def _relay(settings: Settings, host: str, port: int, instance: str | None) -> None:
     from workers.relay import Relay  # noqa: PLC0415 - the core knows workers only inside its commands
 
     names = TopicNames(settings.kafka.topic_prefix)
     metrics = Metrics()
     relay = Relay(
-        consumer=KafkaConsumer(settings.kafka, names.relay_group),
+        consumer=KafkaConsumer(settings.kafka, names.relay_group, instance=instance),
         producer=KafkaProducer(settings.kafka),
         names=names,
         clock=SystemClock(),

@@ -9,7 +9,7 @@ import click
 
 from broker.adapters.clickhouse import ClickHouseLedger
 from broker.adapters.kafka import KafkaConsumer, KafkaProducer
-from broker.cli.common import config_option, load_settings, run_async
+from broker.cli.common import config_option, instance_option, load_settings, run_async
 from broker.clock import SystemClock
 from broker.config import Settings
 from broker.edge.health import HealthServer
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 @click.command()
 @config_option
+@instance_option
 @click.option("--host", default=None, help="Address of /health, /ready and /metrics; server.host if absent.")
 @click.option(
     "--port",
@@ -37,23 +38,23 @@ log = logging.getLogger(__name__)
     type=click.Choice(["debug", "info", "warning", "error"]),
     help="What is logged.",
 )
-def command(config: Path | None, host: str | None, port: int, log_level: str) -> None:
+def command(config: Path | None, instance: str | None, host: str | None, port: int, log_level: str) -> None:
     """Write usage events to ClickHouse until SIGTERM or Ctrl-C. Several may run: they share the partitions.
 
     The tables are made by `broker clickhouse migrate`.
     """
     setup(level=log_level)
     settings = load_settings(config)
-    run_async(_sink(settings, host or settings.server.host, port))
+    run_async(_sink(settings, host or settings.server.host, port, instance))
 
 
-async def _sink(settings: Settings, host: str, port: int) -> None:
+async def _sink(settings: Settings, host: str, port: int, instance: str | None) -> None:
     from workers.sinks.clickhouse import Sink  # noqa: PLC0415 - the core knows workers only inside its commands
 
     names = TopicNames(settings.kafka.topic_prefix)
     metrics = Metrics()
     sink = Sink(
-        consumer=KafkaConsumer(settings.kafka, names.sink_group),
+        consumer=KafkaConsumer(settings.kafka, names.sink_group, instance=instance),
         producer=KafkaProducer(settings.kafka),
         ledger=ClickHouseLedger(settings.clickhouse),
         names=names,

@@ -10,7 +10,7 @@ from typing import Final
 
 import click
 
-from broker.cli.common import config_option, load_settings, run_async
+from broker.cli.common import config_option, instance_option, load_settings, run_async
 from broker.config import Pool, Settings
 from broker.errors import ConfigError
 from broker.logs import setup
@@ -28,6 +28,7 @@ WRONG_USE: Final = 2
 @click.option(
     "--processes", type=click.IntRange(1, 256), default=None, help="How many; the pool's own number if absent."
 )
+@instance_option
 @click.option("--host", default=None, help="Address of /health, /ready and /metrics; server.host if absent.")
 @click.option(
     "--port",
@@ -43,7 +44,15 @@ WRONG_USE: Final = 2
     type=click.Choice(["debug", "info", "warning", "error"]),
     help="What is logged.",
 )
-def command(config: Path | None, pool: str, processes: int | None, host: str | None, port: int, log_level: str) -> None:
+def command(
+    config: Path | None,
+    pool: str,
+    processes: int | None,
+    instance: str | None,
+    host: str | None,
+    port: int,
+    log_level: str,
+) -> None:
     """Serve requests of a pool until SIGTERM or Ctrl-C.
 
     Running calls are finished first; a second signal cuts them off.
@@ -57,20 +66,20 @@ def command(config: Path | None, pool: str, processes: int | None, host: str | N
         log.warning("%s is understood but not acted on yet", key)
     count = processes or chosen.processes
     if count == 1:
-        run_async(_serve(settings, chosen, host or settings.server.host, port))
+        run_async(_serve(settings, chosen, host or settings.server.host, port, instance))
         return
     arguments = ["--pool", pool, "--processes", "1", "--log-level", log_level]
     arguments += ["--config", str(config)] if config is not None else []
     arguments += ["--host", host] if host is not None else []
-    sys.exit(run_async(_supervise(count, port, arguments)))
+    sys.exit(run_async(_supervise(count, port, instance, arguments)))
 
 
-async def _serve(settings: Settings, pool: Pool, host: str, port: int) -> None:
+async def _serve(settings: Settings, pool: Pool, host: str, port: int, instance: str | None) -> None:
     from workers.pool import run_worker  # noqa: PLC0415 - the core does not import workers; its commands join both
 
     stop = asyncio.Event()
     _on_signals(stop.set)
-    await run_worker(settings, pool, host=host, port=port, stop=stop)
+    await run_worker(settings, pool, host=host, port=port, stop=stop, instance=instance)
 
 
 def _on_signals(action: Callable[[], None]) -> None:
@@ -79,7 +88,7 @@ def _on_signals(action: Callable[[], None]) -> None:
         loop.add_signal_handler(number, action)
 
 
-async def _supervise(count: int, port: int, arguments: list[str]) -> int:
+async def _supervise(count: int, port: int, instance: str | None, arguments: list[str]) -> int:
     """Run `count` worker processes, start again one that dies, pass signals on; return the worst exit code."""
     stopping = asyncio.Event()
     children: dict[int, asyncio.subprocess.Process] = {}
@@ -94,9 +103,9 @@ async def _supervise(count: int, port: int, arguments: list[str]) -> int:
 
     async def keep(index: int) -> int:
         while True:
-            child = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "broker", "worker", *arguments, "--port", str(port + index if port else 0)
-            )
+            own = ["--port", str(port + index if port else 0)]
+            own += ["--instance", f"{instance}-{index}"] if instance is not None else []
+            child = await asyncio.create_subprocess_exec(sys.executable, "-m", "broker", "worker", *arguments, *own)
             children[index] = child
             code = await child.wait()
             if stopping.is_set() or code == WRONG_USE:

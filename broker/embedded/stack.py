@@ -171,7 +171,10 @@ class Stack:
         return [
             Program(
                 name=name,
-                command=[sys.executable, "-m", "broker", *arguments, "--port", str(self.port("programs") + index)],
+                command=[
+                    *(sys.executable, "-m", "broker", *arguments, "--port", str(self.port("programs") + index)),
+                    *self._instance(name),
+                ],
                 port=self.port("programs") + index,
                 log=self._plan.folder / f"{name}.log",
                 env={},
@@ -179,6 +182,10 @@ class Stack:
             )
             for index, (name, arguments, grace) in enumerate(rows)
         ]
+
+    def _instance(self, name: str) -> list[str]:
+        # The embedded log never notices that a member died: one started again has to come back under its own name.
+        return ["--instance", name] if self._plan.settings.kafka.bootstrap_servers is None else []
 
     def _serves_something(self, pool: Pool) -> bool:
         aliases = self.settings.aliases
