@@ -1,5 +1,7 @@
 """Each bad input of the wire contract, between good ones on one partition: those are answered, the bad one is told."""
 
+from typing import NamedTuple
+
 import orjson
 import pytest
 
@@ -14,39 +16,43 @@ GOOD = orjson.dumps({"model": "fast", "messages": [{"role": "user", "content": "
 NESTED = b'{"model":"fast","messages":' + b"[" * 10_000 + b"]" * 10_000 + b"}"
 
 
-def record(caller: Caller, request_id: str, value: bytes | None, **fields: object) -> OutRecord:
+class Bad(NamedTuple):
+    """What is wrong with a record: its value, a header, or its key."""
+
+    value: bytes | None = GOOD
+    header: tuple[str, bytes] | None = None
+    key: bytes | None = None
+
+
+def record(caller: Caller, request_id: str, bad: Bad) -> OutRecord:
     """One request on partition 0 that wants its reply here."""
     pairs = [
         (headers.REQUEST_ID, request_id.encode()),
         (headers.REPLY_TO, caller.names.replies.encode()),
         (headers.REPLY_PARTITION, b"0"),
-        *fields.get("more", ()),  # type: ignore[misc]
     ]
-    key = fields.get("key")
-    assert key is None or isinstance(key, bytes)
-    return OutRecord(caller.names.requests("fast"), value, key, pairs, 0)
+    pairs += [bad.header] if bad.header is not None else []
+    return OutRecord(caller.names.requests("fast"), bad.value, bad.key, pairs, 0)
 
 
 POISON = {
-    "undecodable-header": {"value": GOOD, "more": [(headers.TRACEPARENT, b"\xff\xfe")]},
-    "null-value": {"value": None},
-    "key-not-utf8": {"value": GOOD, "key": b"\xff\xfe\xfd"},
-    "nested-json": {"value": NESTED},
-    "not-json": {"value": b"hello"},
-    "not-an-object": {"value": b"[1, 2]"},
+    "undecodable-header": Bad(header=(headers.TRACEPARENT, b"\xff\xfe")),
+    "null-value": Bad(value=None),
+    "key-not-utf8": Bad(key=b"\xff\xfe\xfd"),
+    "nested-json": Bad(NESTED),
+    "not-json": Bad(b"hello"),
+    "not-an-object": Bad(b"[1, 2]"),
 }
 
+HOT = orjson.dumps({"messages": [{"role": "user", "content": "x"}], "temperature": "hot"})
 WRONG = {
-    "no-messages": ({"value": b'{"model":"fast"}'}, "messages"),
-    "empty-messages": ({"value": b'{"model":"fast","messages":[]}'}, "messages"),
-    "bad-temperature": (
-        {"value": orjson.dumps({"messages": [{"role": "user", "content": "x"}], "temperature": "hot"})},
-        "temperature",
-    ),
-    "bad-priority": ({"value": GOOD, "more": [(headers.PRIORITY, b"ten")]}, "priority"),
-    "bad-deadline": ({"value": GOOD, "more": [(headers.DEADLINE, b"tomorrow")]}, "deadline"),
-    "bad-tags": ({"value": GOOD, "more": [(headers.TAGS, b"[1]")]}, "tags"),
-    "unknown-endpoint": ({"value": GOOD, "more": [(headers.ENDPOINT, b"/v1/nothing")]}, "endpoint"),
+    "no-messages": (Bad(b'{"model":"fast"}'), "messages"),
+    "empty-messages": (Bad(b'{"model":"fast","messages":[]}'), "messages"),
+    "bad-temperature": (Bad(HOT), "temperature"),
+    "bad-priority": (Bad(header=(headers.PRIORITY, b"ten")), "priority"),
+    "bad-deadline": (Bad(header=(headers.DEADLINE, b"tomorrow")), "deadline"),
+    "bad-tags": (Bad(header=(headers.TAGS, b"[1]")), "tags"),
+    "unknown-endpoint": (Bad(header=(headers.ENDPOINT, b"/v1/nothing")), "endpoint"),
 }
 
 
@@ -54,14 +60,12 @@ WRONG = {
 async def test_poison_between_two_good_requests_is_replied_and_dead_lettered(
     kafka_bootstrap: str, redis_url: str, unique_prefix: str, name: str
 ) -> None:
-    fields = dict(POISON[name])
-    value = fields.pop("value")
     async with Upstream() as up:
         settings = settings_of(kafka_bootstrap, redis_url, unique_prefix, alias("fast", up.url))
         await make_topics(settings)
         async with calling(settings) as caller, working(settings):
-            bad = record(caller, "bad", value, **fields)  # type: ignore[arg-type]
-            await caller.write(record(caller, "before", GOOD), bad, record(caller, "after", GOOD))
+            bad = record(caller, "bad", POISON[name])
+            await caller.write(record(caller, "before", Bad()), bad, record(caller, "after", Bad()))
             before, reply, after = await caller.replies("before", "bad", "after")
             (letter,) = await caller.letters(1)
     assert (before.status, reply.status, after.status) == (200, 400, 200)
@@ -79,7 +83,7 @@ async def test_a_body_above_the_limit_is_replied_and_dead_lettered(
         await make_topics(settings)
         async with calling(settings) as caller, working(small):
             value = orjson.dumps({"messages": [{"role": "user", "content": "x" * (3 << 20)}]})
-            await caller.write(record(caller, "big", value), record(caller, "after", GOOD))
+            await caller.write(record(caller, "big", Bad(value)), record(caller, "after", Bad()))
             reply, after = await caller.replies("big", "after")
     assert (reply.status, after.status) == (400, 200)
     assert "3145" in reply.body()["error"]["message"]
@@ -89,14 +93,12 @@ async def test_a_body_above_the_limit_is_replied_and_dead_lettered(
 async def test_a_wrong_field_is_named_in_the_reply(
     kafka_bootstrap: str, redis_url: str, unique_prefix: str, name: str
 ) -> None:
-    fields, param = WRONG[name]
-    fields = dict(fields)
-    value = fields.pop("value")
+    bad, param = WRONG[name]
     async with Upstream() as up:
         settings = settings_of(kafka_bootstrap, redis_url, unique_prefix, alias("fast", up.url))
         await make_topics(settings)
         async with calling(settings) as caller, working(settings):
-            await caller.write(record(caller, "bad", value, **fields), record(caller, "after", GOOD))  # type: ignore[arg-type]
+            await caller.write(record(caller, "bad", bad), record(caller, "after", Bad()))
             reply, after = await caller.replies("bad", "after")
     assert (reply.status, after.status) == (400, 200)
     assert reply.body()["error"]["param"] == param

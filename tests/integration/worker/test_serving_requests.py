@@ -1,6 +1,7 @@
 """Requests through a real log, a real Redis and a scripted upstream."""
 
 import asyncio
+from decimal import Decimal
 
 import orjson
 import pytest
@@ -146,7 +147,7 @@ async def test_expired_work_is_never_started(kafka_bootstrap: str, redis_url: st
             reply = await caller.ask("late", deadline=1)
             (event,) = await caller.events(reply.request_id, 1)
     assert (reply.status, reply.body()["error"]["code"]) == (504, "deadline_exceeded")
-    assert (event.outcome, event.billable, event.cost) == (Outcome.EXPIRED, True, 0)
+    assert (event.outcome, event.billable, event.cost) == (Outcome.EXPIRED, True, Decimal(0))
     assert up.calls == []
 
 
