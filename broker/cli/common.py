@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from broker.config import Settings, load
-from broker.embedded.runfile import discover, with_addresses
+from broker.embedded.runfile import discover, with_run
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -46,13 +46,13 @@ def json_option(command: Command) -> Command:
 def load_settings(path: Path | None) -> Settings:
     """Load the configuration a command was given; raises `ConfigError`, which ends the command with exit code 2.
 
-    Servers it does not name are those of the stack that `broker up` keeps running in this folder, and so is the
-    configuration when none was given.
+    Servers it does not name, and the signing key, are those of the stack that `broker up` keeps running in this
+    folder; so is the configuration when none was given.
     """
     run = discover(Path.cwd()) or {}
     if path is None and run.get("config"):
         path = Path(run["config"])
-    return with_addresses(load(path), run)
+    return with_run(load(path), run)
 
 
 def run_async(main: Coroutine[Any, Any, T]) -> T:

@@ -148,7 +148,7 @@ kcat -C -b {kafka} -t {topics}replies -o beginning -e -f '%k %s\\n'"""
     if "clickhouse" in addresses:
         base, database = addresses["clickhouse"].replace("clickhouse://", "http://").rsplit("/", 1)
         query = "SELECT alias, count(), sum(cost) FROM attempts FINAL GROUP BY alias FORMAT PrettyCompact"
-        spend += f"\ncurl '{base}/?database={database}' --data-binary '{query}'"
+        spend += f"\ncurl -s '{base}/?database={database}' --data-binary '{query}'"
     return {"Python": python, "kcat": kcat, "Spend": spend}
 
 

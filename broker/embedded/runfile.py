@@ -97,8 +97,8 @@ def remove(folder: Path) -> None:
 def discover(cwd: Path) -> dict[str, Any] | None:
     """Return the run file of the stack that runs in `cwd` or the nearest folder above it; None when none runs.
 
-    Its keys: `config` (path of the configuration file), and of the embedded parts only `kafka`, `redis`, `clickhouse`
-    and `model` (addresses), `health` (URL). The file of a stack that was killed does not count.
+    Its keys: `config` and `signing_key_file` (paths, or None), `health` (URL), and of the embedded parts only `kafka`,
+    `redis`, `clickhouse` and `model` (addresses). The file of a stack that was killed does not count.
     """
     for folder in (cwd, *cwd.parents):
         data = folder / FOLDER
@@ -120,6 +120,16 @@ def signing_key(folder: Path) -> str:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             file.write(key + "\n")
         return key
+
+
+def with_run(settings: Settings, run: Mapping[str, Any]) -> Settings:
+    """Return `settings` completed from a run file: addresses they do not name, and the stack's signing key."""
+    path = run.get("signing_key_file")
+    if settings.signing_key is None and path is not None:
+        with contextlib.suppress(OSError):  # another user's stack: its key is not ours to read
+            key = Path(path).read_text(encoding="ascii").strip()
+            settings = settings.model_copy(update={"signing_key": SecretStr(key)})
+    return with_addresses(settings, run)
 
 
 def with_addresses(settings: Settings, addresses: Mapping[str, str]) -> Settings:

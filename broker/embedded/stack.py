@@ -212,4 +212,6 @@ class Stack:
     def _run_file(self) -> dict[str, Any]:
         embedded = {kept.part.name: kept.part.address() for kept in self._parts}
         config = None if self._plan.config is None else str(self._plan.config.resolve())
-        return {"config": config, "health": self.addresses["health"], **embedded}
+        drawn = self.settings.signing_key is None
+        key = str((self._plan.folder / runfile.KEY_FILE).resolve()) if drawn else None
+        return {"config": config, "signing_key_file": key, "health": self.addresses["health"], **embedded}

@@ -145,6 +145,7 @@ def test_everything_answers_on_its_port_and_programs_that_die_come_back(folder: 
         assert 'process="worker-default-0"' in httpx.get(f"{addresses['health']}/metrics").text
         assert discover(folder) == {
             "config": str(folder / "config.yaml"),
+            "signing_key_file": str(folder / ".broker" / "signing-key"),
             **{name: addresses[name] for name in ("health", "kafka", "redis", "clickhouse")},
         }
 

@@ -70,6 +70,15 @@ def test_addresses_fill_in_only_what_the_configuration_leaves_open() -> None:
     assert filled.clickhouse.dsn == SecretStr("clickhouse://127.0.0.1:4004/b")
 
 
+def test_commands_beside_a_stack_sign_with_its_key(tmp_path: Path) -> None:
+    key = runfile.signing_key(tmp_path)
+    run = {"signing_key_file": str(tmp_path / "signing-key")}
+
+    assert runfile.with_run(Settings(), run).signing_key == SecretStr(key)
+    assert runfile.with_run(Settings(signing_key=SecretStr("own")), run).signing_key == SecretStr("own")
+    assert runfile.with_run(Settings(), {"signing_key_file": str(tmp_path / "absent")}).signing_key is None
+
+
 def test_the_run_file_is_plain_json(tmp_path: Path) -> None:
     runfile.write(tmp_path, {"config": None})
 
