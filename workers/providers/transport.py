@@ -54,7 +54,7 @@ class Transport(Protocol):
 
     Timeouts are seconds; `timeout` runs from connecting to the last byte. Redirects are not followed, the proxies of
     the environment are not used. A connection is HTTP/1.1 and kept alive. Cancelling a call closes its connection, at
-    the latest when its headers come or its timeout passes (an engine says so where it cannot do it at once). No
+    the latest when more of its answer comes or its timeout passes (an engine says so where it cannot do it at once). No
     message of an error carries the URL's user, its query, or the value of a header.
     """
 

@@ -238,8 +238,16 @@ async def test_a_stream_that_never_falls_silent_ends_at_its_timeout(transport: T
 
 async def test_cancelling_a_stream_closes_its_connection(transport: Transport, up: Upstream) -> None:
     up.script("m", [Events([{"n": 1}, {"n": 2}], chunk_delay=60)])
-    call = asyncio.create_task(read(transport, up))
-    await up.until(lambda: up.in_flight == 1)
+    first = asyncio.Event()
+
+    async def follow() -> None:
+        url = f"{up.url}/chat/completions"
+        async with transport.stream(url, headers=HEADERS, body=STREAM, timeout=60, read_timeout=60) as answer:
+            async for _ in answer:
+                first.set()
+
+    call = asyncio.create_task(follow())
+    await first.wait()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
@@ -252,3 +260,16 @@ async def test_a_closed_transport_raises_an_error_of_ours(up: Upstream) -> None:
         await transport.close()
         with pytest.raises(RequestError):
             await ask(transport, up)
+
+
+async def test_a_cancellation_that_meets_the_answer_is_not_lost(transport: Transport, up: Upstream) -> None:
+    for turns in range(60):
+        for call in (ask, read):
+            task: asyncio.Task[object] = asyncio.create_task(call(transport, up))
+            seen = len(up.calls)
+            await up.until(lambda seen=seen: len(up.calls) > seen)  # type: ignore[misc] # bound for the loop
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if task.cancel():
+                with pytest.raises(asyncio.CancelledError):
+                    await task

@@ -246,8 +246,13 @@ async def test_a_stream_that_falls_silent_ends_at_its_own_timeout(client: HttpPr
 
 async def test_a_cancelled_stream_closes_its_connection(client: HttpProviderClient, up: Upstream) -> None:
     up.script("m", [Ok("one two three", chunk_delay=60)])
-    task = asyncio.create_task(client.call(a_call(up), Chunks()))
-    await up.until(lambda: up.in_flight == 1)
+    first = asyncio.Event()
+
+    async def on_chunk(_: bytes) -> None:
+        first.set()
+
+    task = asyncio.create_task(client.call(a_call(up, timeout=60), on_chunk))
+    await first.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
