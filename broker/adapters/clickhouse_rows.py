@@ -4,18 +4,16 @@ ClickHouse wraps integers that do not fit and clamps dates without a sign: what 
 refused here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from operator import attrgetter
-from typing import Final
+from operator import itemgetter
+from typing import Any, Final
 
 import orjson
 
-from broker.ledger.money import to_pico, to_text
 from broker.ports import LedgerRow
-from schemas.usage import UsageEvent
 
 MAX_COST: Final = Decimal(10**6)
 """USD; Decimal(18, 12) has six digits before the point."""
@@ -30,8 +28,11 @@ _SMALL: Final = (
     "audio_tokens", "upstream_ms", "partition",
 )  # fmt: skip
 _LARGE: Final = ("queue_ms", "offset")
-_small = attrgetter(*_SMALL)
-_large = attrgetter(*_LARGE)
+_TIMES: Final = ("created_at", "started_at", "finished_at")
+_small = itemgetter(*_SMALL)
+_large = itemgetter(*_LARGE)
+_times = itemgetter(*_TIMES)
+_PLACES: Final = Decimal("1e-12")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +85,13 @@ def prepare(rows: Sequence[LedgerRow]) -> Prepared:
 
 def _head(row: LedgerRow) -> bytes | str:
     """Return the row's JSON without its end, or, as a text, why the table cannot hold it."""
-    event = row.event
-    reason = _misfit(event)
+    fields = dict(row.event.__dict__)
+    reason = _misfit(fields)
     if reason is not None:
         return reason
-    fields = dict(event.__dict__)
-    if event.cost is not None:
-        fields["cost"] = to_text(to_pico(event.cost))
+    cost = fields["cost"]
+    if cost is not None:
+        fields["cost"] = format(cost.quantize(_PLACES), "f")
     fields["usage_partition"] = row.partition
     fields["usage_offset"] = row.offset
     try:
@@ -99,37 +100,35 @@ def _head(row: LedgerRow) -> bytes | str:
         return str(error)
 
 
-def _misfit(event: UsageEvent) -> str | None:
+def _misfit(fields: Mapping[str, Any]) -> str | None:
     """Why the table would not hold the event as it is; None when it would."""
-    small, large = _small(event), _large(event)
+    small, large = _small(fields), _large(fields)
     if min(small) < 0 or max(small) >= _U32:
-        return _outside(event, _SMALL, _U32)
+        return _outside(fields, _SMALL, _U32)
     if min(large) < 0 or max(large) >= _U64:
-        return _outside(event, _LARGE, _U64)
-    if not 0 <= event.status < _U16:
-        return _outside(event, ("status",), _U16)
-    if event.ttft_ms is not None and not 0 <= event.ttft_ms < _U32:
-        return _outside(event, ("ttft_ms",), _U32)
-    if event.cost is not None and not -MAX_COST < event.cost < MAX_COST:
-        return f"cost {event.cost} is beyond {MAX_COST} USD"
-    return _misdated(event)
+        return _outside(fields, _LARGE, _U64)
+    if not 0 <= fields["status"] < _U16:
+        return _outside(fields, ("status",), _U16)
+    ttft = fields["ttft_ms"]
+    if ttft is not None and not 0 <= ttft < _U32:
+        return _outside(fields, ("ttft_ms",), _U32)
+    cost = fields["cost"]
+    if cost is not None and not -MAX_COST < cost < MAX_COST:
+        return f"cost {cost} is beyond {MAX_COST} USD"
+    return _misdated(fields)
 
 
-def _misdated(event: UsageEvent) -> str | None:
-    for name, at in (
-        ("created_at", event.created_at),
-        ("started_at", event.started_at),
-        ("finished_at", event.finished_at),
-    ):
-        if at.year not in YEARS:
-            return f"{name} {at.isoformat()} is outside {YEARS.start}–{YEARS.stop - 1}"
-    return None
+def _misdated(fields: Mapping[str, Any]) -> str | None:
+    if all(at.year in YEARS for at in _times(fields)):
+        return None
+    name = next(name for name in _TIMES if fields[name].year not in YEARS)
+    return f"{name} {fields[name].isoformat()} is outside {YEARS.start}–{YEARS.stop - 1}"
 
 
-def _outside(event: UsageEvent, names: Sequence[str], limit: int) -> str:
-    name = next(name for name in names if not 0 <= getattr(event, name) < limit)
-    return f"{name} {getattr(event, name)} is outside 0–{limit - 1}"
+def _outside(fields: Mapping[str, Any], names: Sequence[str], limit: int) -> str:
+    name = next(name for name in names if not 0 <= fields[name] < limit)
+    return f"{name} {fields[name]} is outside 0–{limit - 1}"
 
 
 def _utc(at: datetime) -> datetime:
-    return at if at.tzinfo is None or at.tzinfo is UTC else at.astimezone(UTC)
+    return at.astimezone(UTC) if at.utcoffset() else at

@@ -1,9 +1,11 @@
 """`broker sink`: write usage events to ClickHouse."""
 
 import asyncio
+import gc
 import logging
 import signal
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -18,6 +20,10 @@ from broker.metrics import Metrics
 from broker.topics import TopicNames
 
 log = logging.getLogger(__name__)
+
+GARBAGE_THRESHOLD: Final = 200_000
+"""New objects between two collections. A batch makes about 40,000 that live until it is written and are in no cycle;
+with Python's own threshold, looking through them again and again takes 40 % of the time of reading events."""
 
 
 @click.command()
@@ -44,6 +50,7 @@ def command(config: Path | None, instance: str | None, host: str | None, port: i
     The tables are made by `broker clickhouse migrate`.
     """
     setup(level=log_level)
+    gc.set_threshold(GARBAGE_THRESHOLD)
     settings = load_settings(config)
     run_async(_sink(settings, host or settings.server.host, port, instance))
 

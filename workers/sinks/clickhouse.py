@@ -70,6 +70,7 @@ class Sink:
         self._batch: list[Record] = []
         self._since = 0.0
         self._writing = asyncio.Lock()
+        self._under_way: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._give_up = float("inf")
         self._turned = clock.monotonic()
@@ -87,6 +88,15 @@ class Sink:
 
     async def run(self) -> None:
         """Run until stopped, then write what was read. No error of a part ends it: nothing is committed meanwhile."""
+        try:
+            await self._run()
+            await self._flush()
+            await self._settle()
+        finally:
+            if self._under_way is not None:
+                self._under_way.cancel()
+
+    async def _run(self) -> None:
         delay = FIRST_RETRY_SECONDS
         while not self._stopping.is_set():
             self._turned = self._clock.monotonic()
@@ -98,7 +108,6 @@ class Sink:
                 delay = min(delay * 2, LAST_RETRY_SECONDS)
             else:
                 delay = FIRST_RETRY_SECONDS
-        await self._flush()
 
     def stop(self) -> None:
         """Ask it to end once what it has read is written, or `DRAIN_SECONDS` have passed."""
@@ -151,11 +160,14 @@ class Sink:
         self._take(records)
         if self._batch and (len(self._batch) >= self._batch_rows or self._patience() <= 0):
             await self._flush()
-        self._problem = None
+        if self._under_way is None or self._under_way.done():
+            await self._settle()
+            self._problem = None
         self._metrics.sink_lag.set(sum((await self._consumer.lag()).values()) + len(self._batch))
 
     async def _place(self) -> None:
         """Go, in each new partition, to where the table says; to the beginning where it says nothing."""
+        await self._settle()
         generation = self._generation
         offsets = await self._ledger.next_offsets()
         if generation != self._generation:
@@ -183,17 +195,30 @@ class Sink:
         return max(0.0, self._since + self._batch_seconds - self._clock.monotonic())
 
     async def _flush(self) -> None:
-        """Write the batch in hand, whatever it takes; then commit it for those who watch the lag."""
+        """Have the batch in hand written, after the one before it, while the next is read."""
+        await self._settle()
+        if self._batch:
+            records, self._batch = self._batch, []
+            self._under_way = asyncio.create_task(self._write_down(records, self._generation))
+
+    async def _settle(self) -> None:
+        """Wait for the batch that is being written; what went wrong with it beyond repair is raised here."""
+        task, self._under_way = self._under_way, None
+        if task is not None:
+            await task
+
+    async def _write_down(self, records: Sequence[Record], generation: int) -> None:
+        """Write a batch, whatever it takes; then commit it for those who watch the lag."""
         async with self._writing:
-            records, generation = self._batch, self._generation
-            if not records:
+            if generation != self._generation:
                 return
             try:
                 await self._write(records, generation)
             except _Abandoned:
+                # A later batch must not be written either: it would tell the table to resume behind this one.
+                self._batch = []
                 return
             if generation == self._generation:
-                self._batch = []
                 await self._commit(records)
 
     async def _write(self, records: Sequence[Record], generation: int) -> None:
