@@ -8,6 +8,7 @@ from typing import Final
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 
 from broker.cli.duration import spelled
 from broker.client.batch import Progress
@@ -106,5 +107,8 @@ def _ended(progress: Progress) -> int:
 
 
 def _bar(console: Console) -> Bar:
-    columns = (BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[note]}"))
+    # On a narrow terminal the bar shrinks and the note takes a second line: nothing of it is cut off.
+    bar = BarColumn(bar_width=max(6, min(24, console.width - 90)))
+    note_column = TextColumn("{task.fields[note]}", table_column=Column(no_wrap=False))
+    columns = (bar, TextColumn("{task.percentage:>3.0f} %"), note_column)
     return Bar(*columns, console=console, refresh_per_second=4)

@@ -25,6 +25,8 @@ pytestmark = pytest.mark.embedded
 
 PORTS_USED = 16
 
+REQUEST = b'{"messages": [{"role": "user", "content": "Hello"}]}'
+
 CONFIG = """
 model_list:
   - model_name: away
@@ -85,7 +87,7 @@ def folder(tmp_path: Path) -> Path:
 
 def _produce(address: str) -> None:
     producer = Producer({"bootstrap.servers": address})
-    producer.produce("llm.requests.away", b'{"messages": []}', partition=0)
+    producer.produce("llm.requests.away", REQUEST, partition=0)
     assert producer.flush(10) == 0
 
 
@@ -117,7 +119,7 @@ def test_a_second_start_in_the_same_folder_keeps_its_data(folder: Path) -> None:
 
     with running(folder, *arguments) as up:
         addresses = up.wait_for("ready")["addresses"]
-        assert _first_record(addresses["kafka"]) == b'{"messages": []}'
+        assert _first_record(addresses["kafka"]) == REQUEST
         with Redis.from_url(addresses["redis"]) as redis:
             assert redis.get("kept") == b"yes"
         with clickhouse_connect.get_client(dsn=addresses["clickhouse"]) as client:
@@ -160,6 +162,34 @@ def test_everything_answers_on_its_port_and_programs_that_die_come_back(folder: 
 
         assert up.stop() == 0
         assert discover(folder) is None
+
+
+def _in_flight(health: str) -> float:
+    """Upstream calls that run now, as the stack's metrics tell."""
+    lines = httpx.get(f"{health}/metrics").text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("broker_in_flight{"))
+
+
+def test_a_second_signal_does_not_wait_for_running_calls(folder: Path) -> None:
+    base = port_base()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        config = CONFIG.replace("127.0.0.1:9/", f"127.0.0.1:{silent.getsockname()[1]}/").replace("5}", "100}")
+        (folder / "config.yaml").write_text(config)
+        with running(folder, "--config", "config.yaml", "--port-base", str(base)) as up:
+            addresses = up.wait_for("ready")["addresses"]
+            _produce(addresses["kafka"])
+            deadline = time.monotonic() + 30
+            while _in_flight(addresses["health"]) != 1:
+                assert time.monotonic() < deadline, "the request was never started"
+                time.sleep(0.05)
+
+            up.process.send_signal(signal.SIGINT)
+            up.wait_for("stopping")
+            began = time.monotonic()
+            assert up.stop() == 0
+
+    assert time.monotonic() - began < 50
+    assert all(port_is_free(base + distance) for distance in range(PORTS_USED))
 
 
 def test_nothing_is_left_when_up_is_killed(folder: Path) -> None:

@@ -65,3 +65,13 @@ def test_a_terminal_sees_a_bar_that_ends_full() -> None:
         show(progress(1, 100))
     assert "100 %" in out.getvalue()
     assert "done" in out.getvalue()
+
+
+def test_on_a_narrow_terminal_nothing_is_cut_off() -> None:
+    told = io.StringIO()
+    with shown(Console(file=told, force_terminal=True, width=80, color_system=None)) as show:
+        show(progress(0, 0))
+        show(progress(5, 12))
+
+    assert "tokens/s" in told.getvalue()
+    assert "ETA" in told.getvalue()
