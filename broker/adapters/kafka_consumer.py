@@ -23,7 +23,7 @@ from broker.ports import AssignmentListener, Commit, Partition, Record
 PARTITION_FETCH_BYTES: Final = 4 << 20
 FETCH_BYTES: Final = 16 << 20
 SESSION_MS: Final = 30_000
-HEARTBEAT_MS: Final = 3_000
+HEARTBEAT_S: Final = 3.0
 REBALANCE_MS: Final = 20_000
 MAX_POLL_MS: Final = 3_600_000
 """One hour: the worker's own watchdog is what notices a loop that stands still."""
@@ -75,15 +75,25 @@ class KafkaConsumer:
     """One member of the consumer group `group`; see `LogConsumer`.
 
     `instance` makes it a static member (KIP-345): one that starts again under the same name takes its partitions over
-    at once, also after a kill. Two members alive under one name fence each other.
+    at once, also after a kill. Two members alive under one name fence each other. A member hears of a rebalance
+    within `heartbeat` seconds.
     """
 
-    def __init__(self, kafka: Kafka, group: str, *, client_id: str = "broker", instance: str | None = None) -> None:
+    def __init__(
+        self,
+        kafka: Kafka,
+        group: str,
+        *,
+        client_id: str = "broker",
+        instance: str | None = None,
+        heartbeat: float = HEARTBEAT_S,
+    ) -> None:
         self._options = connection_options(kafka, client_id)
         self._address = self._options["bootstrap_servers"]
         self._timeout = kafka.request_timeout
         self._fetch_bytes = max(PARTITION_FETCH_BYTES, kafka.max_message_bytes)
         self._group = group
+        self._heartbeat = heartbeat
         self._instance = instance
         self._parts: _Parts | None = None
 
@@ -184,7 +194,7 @@ class KafkaConsumer:
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             session_timeout_ms=SESSION_MS,
-            heartbeat_interval_ms=HEARTBEAT_MS,
+            heartbeat_interval_ms=round(self._heartbeat * 1000),
             rebalance_timeout_ms=REBALANCE_MS,
             max_poll_interval_ms=MAX_POLL_MS,
             partition_assignment_strategy=(assignor,),

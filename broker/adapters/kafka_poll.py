@@ -37,6 +37,7 @@ class Poller:
         self._rescued: dict[TopicPartition, deque[StoredRecord]] = {}
         self._error: Unavailable | None = None
         self._waiting: asyncio.Task[dict[TopicPartition, list[StoredRecord]]] | None = None
+        self._waited_for: list[TopicPartition] = []
         self._settled = asyncio.Event()
         if settled:
             self._settled.set()
@@ -59,7 +60,10 @@ class Poller:
         out: list[StoredRecord] = []
         while True:
             named: list[TopicPartition] = []
-            if self._settled.is_set() and (named := self._ours(partitions)):
+            if self._waiting is not None:
+                # Left behind by an earlier poll: its record comes before what is buffered now.
+                await self._end_wait(deadline - loop.time(), out)
+            if self._waiting is None and self._settled.is_set() and (named := self._ours(partitions)):
                 await self._collect(named, max_records, out)
             if out:
                 return _without_null_headers(out)
@@ -140,19 +144,24 @@ class Poller:
             out.extend(found[tp])
 
     async def _wait(self, named: list[TopicPartition], remaining: float, out: list[StoredRecord]) -> None:
-        """Wait for the first record. One that a rebalance holds up is left running and taken up by the next poll."""
+        # One record only, because of the dropping described in `_take`.
+        call = self._consumer.getmany(*named, timeout_ms=remaining * 1000, max_records=1)
+        self._waiting = asyncio.get_running_loop().create_task(call)
+        self._waited_for = named
+        await self._end_wait(remaining, out)
+
+    async def _end_wait(self, remaining: float, out: list[StoredRecord]) -> None:
+        """Wait for the first record. A wait that a rebalance holds up is left running for the next poll."""
         if self._waiting is None:
-            # One record only, because of the dropping described in `_take`.
-            call = self._consumer.getmany(*named, timeout_ms=remaining * 1000, max_records=1)
-            self._waiting = asyncio.get_running_loop().create_task(call)
-        done, _ = await asyncio.wait({self._waiting}, timeout=remaining + _SLACK)
+            return
+        done, _ = await asyncio.wait({self._waiting}, timeout=max(0.0, remaining) + _SLACK)
         if not done:
             return
         task, self._waiting = self._waiting, None
         try:
             found = task.result()
         except Exception as exc:  # noqa: BLE001 - as in `_take`
-            await self._cope(exc, named)
+            await self._cope(exc, self._waited_for)
             return
         assigned = self._consumer.assignment()
         for tp, records in found.items():

@@ -127,6 +127,6 @@ def kafka_bench(prefix: str, bootstrap: str, *, request_timeout: float = 40.0) -
             "admin": lambda: KafkaAdmin(kafka),
             "producer": lambda: KafkaProducer(kafka),
             "reader": lambda: KafkaReader(kafka),
-            "consumer": lambda group: KafkaConsumer(kafka, group),
+            "consumer": lambda group: KafkaConsumer(kafka, group, heartbeat=0.2),
         },
     )

@@ -1,6 +1,7 @@
 """Record batches as bytes, bad ones too, and a producer that sends them as they are."""
 
 import struct
+import time
 from collections.abc import Sequence
 
 from aiokafka import AIOKafkaClient, TopicPartition
@@ -18,11 +19,12 @@ _CRC_AT = 17
 _CRC_FROM = 21
 
 
-def batch(records: Sequence[tuple[bytes | None, Headers]]) -> bytes:
-    """A sound batch of magic 2 with the given values and headers."""
+def batch(records: Sequence[tuple[bytes | None, Headers]], *, first_ms: int | None = None) -> bytes:
+    """A sound batch of magic 2 with the given values and headers; of today, or retention would take it away."""
+    first_ms = first_ms if first_ms is not None else time.time_ns() // 1_000_000
     builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 20)
     for index, (value, headers) in enumerate(records):
-        builder.append(index, 1_700_000_000_000 + index, None, value, headers)
+        builder.append(index, first_ms + index, None, value, headers)
     return bytes(builder.build())
 
 

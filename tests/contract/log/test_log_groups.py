@@ -1,5 +1,7 @@
 """Groups: who owns what, what is committed, and what a rebalance does."""
 
+import asyncio
+
 import pytest
 
 from broker.errors import Unavailable
@@ -137,3 +139,29 @@ async def test_work_done_before_a_change_of_subscription_can_still_be_committed(
     consumer.subscribe([old, new])
     await listener.until(3)
     assert await consumer.committed([place]) == {place: Commit(4)}
+
+
+async def test_a_poll_keeps_its_time_and_hands_out_nothing_while_a_rebalance_is_held_up(bench: Bench) -> None:
+    topic = await bench.topic(partitions=2)
+    began, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold_up(partitions: frozenset[Partition]) -> None:
+        del partitions
+        began.set()
+        await go_on.wait()
+
+    listener = Listener(on_revoke=hold_up)
+    consumer = await bench.consumer([topic], listener=listener)
+    everything = sorted(await listener.until(2))
+    await bench.consumer([topic])
+    while not began.is_set():
+        assert await consumer.poll(everything, max_records=10, timeout=0.1) == []
+    await bench.write(topic, [b"x"], partition=0)
+    await bench.write(topic, [b"x"], partition=1)
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    assert await consumer.poll(everything, max_records=10, timeout=0.1) == []
+    assert loop.time() - begun < 2
+    go_on.set()
+    [ours] = await listener.until(1)
+    assert [record.partition for record in await poll_until(consumer, everything, 1)] == [ours.partition]

@@ -12,7 +12,8 @@ from broker.adapters.record_batches import UNREADABLE, parse_batches
 from tests.contract.log.raw_batches import BAD_NAME, batch, with_bad_names, with_checksum, with_codec
 
 TP = TopicPartition("t", 3)
-THREE = batch([(b"one", [("a", b"1")]), (None, []), (b"three", [("a", None)])])
+FIRST_MS = 1_700_000_000_000
+THREE = batch([(b"one", [("a", b"1")]), (None, []), (b"three", [("a", None)])], first_ms=FIRST_MS)
 HEAD = 61
 
 
@@ -40,7 +41,7 @@ def test_a_sound_batch_is_read_as_it_was_written() -> None:
         (8, None, ()),
         (9, b"three", (("a", b""),)),
     ]
-    assert [r.timestamp - 1_700_000_000_000 for r in parsed.records] == [0, 1, 2]
+    assert [r.timestamp - FIRST_MS for r in parsed.records] == [0, 1, 2]
     assert {(r.topic, r.partition) for r in parsed.records} == {("t", 3)}
     assert parsed.next_offset == 10
 
