@@ -63,6 +63,7 @@ SIGNED_HEADERS: Final[dict[str, Json]] = {
     h.ORIGIN: _text("Where the record this one was made from stands: topic-partition-offset."),
     h.LAST_ERROR: _text("Failed tries, oldest first: `deployment status code`, separated by semicolons."),
     h.SIGNATURE: _text("HMAC-SHA256, hex, over the request id and these headers; without it they are ignored."),
+    h.CALLER: _text("Stands for `authorization`: the key's SHA-256, hex, a colon, and its own HMAC over id and body."),
 }
 """Written by the broker when it republishes a request."""
 
@@ -95,7 +96,7 @@ DEAD_HEADERS: Final[dict[str, Json]] = {
     h.DEAD_ORIGIN: _text("Where the original record stands: topic-partition-offset."),
     h.DEAD_AT: _number("Unix milliseconds."),
 }
-"""Beside every header the original record carried."""
+"""Beside every header the original record carried but `authorization`, for which `caller` stands."""
 
 TARGET_HEADER: Final[dict[str, Json]] = {h.TARGET: _text("Topic a parked request goes back to.")}
 UNREADABLE_HEADER: Final[dict[str, Json]] = {

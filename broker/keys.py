@@ -1,11 +1,11 @@
 """Virtual keys: who is calling, and the limits of that caller's own key. No I/O; time is an argument."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from broker.config import Settings, VirtualKey
+from broker.envelope.headers import fingerprint
 from broker.errors import BudgetExceeded, InvalidApiKey, ModelNotAllowed, RateLimitExceeded
 from broker.ledger.money import to_pico, to_text
 from broker.limits.buckets import SlidingWindow, Step
@@ -40,19 +40,23 @@ class KeyRing:
     def __repr__(self) -> str:
         return f"KeyRing({len(self._keys)} keys)"
 
-    def tenant_of(self, authorization: str | None, now_ms: int, alias: str) -> Caller:
+    def tenant_of(self, authorization: str | None, now_ms: int, alias: str, told: str | None = None) -> Caller:
         """Return who calls, and that they may use `alias`; `now_ms` is unix milliseconds.
 
-        `authorization` is the header's text, `Bearer <key>`, or None when the record has none. Each call of a limited
-        key returns a caller of its own, which is what `KeyLimits` tells two requests apart by. Raises `InvalidApiKey`
-        for a key that is malformed, unknown, blocked or expired, and where a key is needed and absent;
-        `ModelNotAllowed` for an alias the key may not use.
+        `authorization` is the header's text, `Bearer <key>`, or None when the record has none; `told` is then the hash
+        of its key, where the broker wrote the record and told it. Each call of a limited key returns a caller of its
+        own, which is what `KeyLimits` tells two requests apart by. Raises `InvalidApiKey` for a key that is malformed,
+        unknown, blocked or expired, and where a key is needed and absent; `ModelNotAllowed` for an alias the key may
+        not use.
         """
-        if authorization is None:
-            if self._anonymous is None:
-                raise InvalidApiKey("a key is needed: send it in the header `authorization` as `Bearer <key>`")
+        if authorization is not None:
+            key, caller = self._known.get(authorization) or self._find(authorization)
+        elif told is not None:
+            key, caller = self._key(told), None
+        elif self._anonymous is not None:
             return self._anonymous
-        key, caller = self._known.get(authorization) or self._find(authorization)
+        else:
+            raise InvalidApiKey("a key is needed: send it in the header `authorization` as `Bearer <key>`")
         if key.blocked:
             raise InvalidApiKey(f"the key {key.key_id} is blocked")
         if key.expires_ms is not None and now_ms >= key.expires_ms:
@@ -64,17 +68,20 @@ class KeyRing:
     def _find(self, authorization: str) -> tuple[VirtualKey, Caller | None]:
         """Look a header up by the hash of its key and remember it; only keys that exist are remembered."""
         scheme, _, token = authorization.partition(" ")
-        token = token.strip()
-        if scheme.lower() != "bearer" or not token:
+        if scheme.lower() != "bearer" or not token.strip():
             raise InvalidApiKey("the header `authorization` is not `Bearer <key>`")
-        key = self._keys.get(hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest())
-        if key is None:
-            raise InvalidApiKey("the key is unknown")
+        key = self._key(fingerprint(authorization))
         if len(self._known) >= CACHED_KEYS:
             self._known.clear()
         found = (key, None if _is_limited(key) else _caller(key))
         self._known[authorization] = found
         return found
+
+    def _key(self, digest: str) -> VirtualKey:
+        key = self._keys.get(digest)
+        if key is None:
+            raise InvalidApiKey("the key is unknown")
+        return key
 
 
 class _Account:

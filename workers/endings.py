@@ -13,7 +13,7 @@ import orjson
 
 from broker.clock import Clock
 from broker.config import Deployment
-from broker.envelope import encode_again
+from broker.envelope import Job, encode_again, sealed_caller
 from broker.envelope import headers as h
 from broker.envelope.dead import dead_letter
 from broker.errors import (
@@ -30,6 +30,7 @@ from broker.ledger.attempt import Attempt, encode
 from broker.ledger.money import to_text
 from broker.ledger.prices import PriceTable
 from broker.metrics import AttemptChildren, Metrics
+from broker.records import OutRecord
 from broker.topics import DELAYS_S, TopicNames
 from schemas.usage import Outcome
 from workers.providers.base import CallResult, Usage
@@ -150,7 +151,7 @@ class Endings:
         body = error.encode(attempts=[_try(entry) for entry in job.history]) if job.history else error.encode()
         dead = None
         if isinstance(error, Undecodable | InternalError):
-            dead = dead_letter(job.record, reason=error.message, code=error.code, now_ms=now, topic=self._names.dead)
+            dead = self.letter(job, error)
             self._metrics.dead_letters_total.labels(self._metrics.reason(error.code)).inc()
         outgoing = self._outgoing(work, event)
         outgoing.body, outgoing.headers, outgoing.status, outgoing.dead = body, reply, error.status, dead
@@ -192,10 +193,19 @@ class Endings:
         event.billable, event.error_code, event.cost_pico = True, error.code, 0
         ended = Outgoing(work, [encode(event)], body=error.encode(), status=error.status)
         ended.headers = self._reply_headers(work, error.status, event.queue_ms, 0)
-        ended.dead = dead_letter(
-            work.job.record, reason=error.message, code=error.code, now_ms=now, topic=self._names.dead
-        )
+        ended.dead = self.letter(work.job, error)
         return ended
+
+    def letter(self, job: Job, error: RequestError) -> OutRecord:
+        """Write the dead letter of a request that ends with `error`."""
+        return dead_letter(
+            job.record,
+            reason=error.message,
+            code=error.code,
+            now_ms=self._clock.now_ms(),
+            topic=self._names.dead,
+            caller=sealed_caller(job, self._secret),
+        )
 
     @staticmethod
     def _outgoing(work: Work, event: Attempt) -> Outgoing:

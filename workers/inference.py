@@ -187,7 +187,7 @@ class Inference:
     def _admit(self, work: Work) -> None:
         job, policy, now = work.job, self._policy, self._clock.now_ms()
         try:
-            work.caller = policy.keys.tenant_of(job.authorization, now, job.requested)
+            work.caller = policy.keys.tenant_of(job.authorization, now, job.requested, job.caller)
         except InvalidApiKey:
             if job.problem is None:
                 raise

@@ -10,10 +10,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from broker.clock import Clock
-from broker.envelope import encode_reply
-from broker.envelope.dead import dead_letter
-from broker.errors import ReplyUndeliverable, Unavailable
+from broker.envelope import Job, encode_reply
+from broker.errors import ReplyUndeliverable, RequestError, Unavailable
 from broker.metrics import Metrics
 from broker.ports import Answer, Journal, LogProducer, SendFailure
 from broker.records import OutRecord
@@ -39,7 +37,7 @@ class Outbox:
     """Takes decided ends and makes them durable.
 
     `done` is called for each work once its offset may be committed. `stranded` turns a request that the log will not
-    take for another topic into an end with a reply.
+    take for another topic into an end with a reply; `letter` writes a dead letter.
     """
 
     def __init__(  # noqa: PLR0913 - the parts that an end passes through
@@ -48,18 +46,18 @@ class Outbox:
         journal: Journal,
         producer: LogProducer,
         names: TopicNames,
-        clock: Clock,
         metrics: Metrics,
         done: Callable[[Outgoing], None],
         stranded: Callable[[Outgoing, str], Outgoing],
+        letter: Callable[[Job, RequestError], OutRecord],
     ) -> None:
         self._journal = journal
         self._producer = producer
         self._names = names
-        self._clock = clock
         self._metrics = metrics
         self._done = done
         self._stranded = stranded
+        self._letter = letter
         self._queue: deque[Outgoing] = deque()
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(CONCURRENT)
@@ -209,10 +207,7 @@ class Outbox:
     def _undeliverable(self, record: OutRecord, outgoing: Outgoing, reason: str) -> list[_Pending]:
         job = outgoing.work.job
         error = ReplyUndeliverable(f"the reply cannot be written to {record.topic}: {reason}")
-        letter = dead_letter(
-            job.record, reason=error.message, code=error.code, now_ms=self._clock.now_ms(), topic=self._names.dead
-        )
-        left: list[_Pending] = [(letter, outgoing, "dead")]
+        left: list[_Pending] = [(self._letter(job, error), outgoing, "dead")]
         small = encode_reply(job, error.encode(), {**outgoing.headers, "status": str(error.status)})
         if small is not None and record.value != small.value:
             # Not tried twice: where this one is refused as well, the letter and the stored answer are what is left.

@@ -148,10 +148,10 @@ class WorkerProcess:
             journal=parts.journal,
             producer=parts.producer,
             names=names,
-            clock=clock,
             metrics=metrics,
             done=self.inference.done,
             stranded=self.endings.stranded,
+            letter=self.endings.letter,
         )
         self.committer = Committer(
             consumer=parts.consumer,
@@ -309,6 +309,9 @@ class WorkerProcess:
 def _signing_key(settings: Settings) -> bytes:
     if settings.signing_key is not None:
         return settings.signing_key.get_secret_value().encode()
+    if settings.keys:
+        # A request that is sent on carries no key but our word for it, which every worker has to be able to check.
+        raise ConfigError("keys need general_settings.signing_key, BROKER_SIGNING_KEY or a master_key to sign with")
     log.warning(
         "no signing key is configured (general_settings.signing_key or BROKER_SIGNING_KEY): a request that one worker "
         "reroutes or parks looks new to every other one; fit for a single process only"

@@ -94,7 +94,10 @@ def check_config(settings: Settings, now_ms: int) -> list[Finding]:
     if settings.unacted:
         count = f"{len(settings.unacted)} LiteLLM keys are understood but not acted on yet"
         findings.append(Finding("configuration", State.NOTE, count, "`broker config check` lists them"))
-    if settings.signing_key is None:
+    if settings.signing_key is None and settings.keys:
+        todo = "set general_settings.signing_key, BROKER_SIGNING_KEY or general_settings.master_key"
+        findings.append(Finding("signing key", State.FAILED, "none is set; with keys no worker starts without", todo))
+    elif settings.signing_key is None:
         findings.append(
             Finding(
                 "signing key",

@@ -1,10 +1,10 @@
-"""Record → dead letter and back: the original record untouched, and why it is dead in headers."""
+"""Record → dead letter and back: the original record but for its virtual key, and why it is dead in headers."""
 
 from dataclasses import dataclass, field
 from typing import Final
 
 from broker.envelope import headers as h
-from broker.envelope.job import MAX_ID
+from broker.envelope.job import MAX_ID, is_key
 from broker.records import OutRecord, Record
 
 DEAD_HEADERS: Final = frozenset({h.DEAD_REASON, h.DEAD_CODE, h.DEAD_ORIGIN, h.DEAD_AT})
@@ -16,14 +16,26 @@ MAX_REASON: Final = 1000
 
 
 def dead_letter(  # noqa: PLR0913 - what is dead, why, when, and whether it fits
-    record: Record, reason: str, code: str, now_ms: int, topic: str, *, keep_value: bool = True
+    record: Record,
+    reason: str,
+    code: str,
+    now_ms: int,
+    topic: str,
+    *,
+    keep_value: bool = True,
+    caller: bytes | None = None,
 ) -> OutRecord:
     """Write `record` for the dead-letter `topic`: key, value and headers as they were, the reason beside them.
+
+    Its `authorization` alone is left out: no key is written into a topic by us. `caller` is what stands for it, as
+    `sealed_caller` makes it, and lets a replay be served as the same caller's.
 
     With `keep_value=False` the value is left out, for a record the log refuses as too large: `dead-origin` tells where
     the original stands for as long as its own topic keeps it.
     """
-    pairs = [(name, value) for name, value in record.headers if name not in DEAD_HEADERS]
+    dropped = DEAD_HEADERS if caller is None else DEAD_HEADERS | {h.CALLER}
+    pairs = [(name, value) for name, value in record.headers if name not in dropped and not is_key(name)]
+    pairs += [] if caller is None else [(h.CALLER, caller)]
     pairs += [
         (h.DEAD_REASON, reason[:MAX_REASON].encode(errors="replace")),
         (h.DEAD_CODE, code.encode(errors="replace")),

@@ -24,6 +24,8 @@ FIRST_SEEN: Final = "first-seen"
 NOT_BEFORE: Final = "not-before"
 ORIGIN: Final = "origin"
 LAST_ERROR: Final = "last-error"
+# What stands for `authorization` on a record the broker wrote: no virtual key is written into a topic again.
+CALLER: Final = "caller"
 SIGNATURE: Final = "broker-signature"
 SIGNED: Final = (ATTEMPT, VISITED, FIRST_SEEN, NOT_BEFORE, ORIGIN, LAST_ERROR)
 
@@ -58,3 +60,31 @@ def signature(secret: bytes, request_id: str, values: dict[str, str]) -> str:
     """HMAC-SHA256, hex, over the request id and the signed headers in their fixed order; absent ones count as empty."""
     text = "\n".join([request_id, *(values.get(name, "") for name in SIGNED)])
     return hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()
+
+
+def fingerprint(authorization: str) -> str:
+    """SHA-256, hex, of the token in `Bearer <token>`; of the whole text where it is none, which is no key's hash."""
+    scheme, _, token = authorization.partition(" ")
+    token = token.strip()
+    text = token if scheme.lower() == "bearer" and token else authorization
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def seal_caller(secret: bytes, request_id: str, value: bytes | None, caller: str) -> str:
+    """Write the `caller` header: a key's hash and an HMAC-SHA256 that binds it to this request id and this body.
+
+    So nobody who reads it in a topic can send another request in that caller's name.
+    """
+    return f"{caller}:{_caller_seal(secret, request_id, value, caller)}"
+
+
+def open_caller(secret: bytes, request_id: str, value: bytes | None, text: str) -> str | None:
+    """Return the hash a `caller` header names; None where the header was not written by us for this request."""
+    caller, _, seal = text.partition(":")
+    expected = _caller_seal(secret, request_id, value, caller)
+    return caller if hmac.compare_digest(seal.encode(), expected.encode()) else None
+
+
+def _caller_seal(secret: bytes, request_id: str, value: bytes | None, caller: str) -> str:
+    body = hashlib.sha256(value or b"").hexdigest()
+    return hmac.new(secret, f"{CALLER}\n{request_id}\n{caller}\n{body}".encode(), hashlib.sha256).hexdigest()

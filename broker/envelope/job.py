@@ -3,6 +3,7 @@
 Nothing here raises for what a producer wrote: a record that cannot be used becomes a Job with a `problem`.
 """
 
+import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -39,6 +40,8 @@ class Job:
     reply_to: str | None = None
     reply_partition: int | None = None
     authorization: str | None = field(default=None, repr=False)
+    caller: str | None = None
+    """Hash of the caller's key, told by the broker that wrote this record; None where `authorization` tells it."""
     deadline: int | None = None
     priority: int = DEFAULT_PRIORITY
     idempotency_key: str | None = None
@@ -121,6 +124,7 @@ def open_record(  # noqa: PLR0913 - the record's place, and what it is judged by
     job = Job(record, alias, lane, request_id, record.timestamp)
     if record.headers:
         _read_headers(job, reader, replies_topic)
+        _read_caller(job, reader, secret)
         if reader.raw(h.SIGNATURE) is not None:
             _read_signed(job, reader, secret)
     _read_body(job, reader, max_body_bytes)
@@ -159,9 +163,27 @@ def _read_tags(raw: bytes, reader: _Reader) -> dict[str, str]:
     return {}
 
 
+def _read_caller(job: Job, reader: _Reader, secret: bytes) -> None:
+    raw = reader.raw(h.CALLER)
+    if raw and job.authorization is None:
+        job.caller = h.open_caller(secret, job.request_id, job.record.value, raw.decode(errors="replace"))
+
+
+def sealed_caller(job: Job, secret: bytes) -> bytes | None:
+    """Return the `caller` header of a record that is written instead of the job's; None for an anonymous request."""
+    raw = dict(job.record.headers).get(h.AUTHORIZATION)
+    caller = h.fingerprint(raw.decode("utf-8", "surrogateescape")) if raw else job.caller
+    return None if caller is None else h.seal_caller(secret, job.request_id, job.record.value, caller).encode()
+
+
+def is_key(name: str) -> bool:
+    """Whether a header holds a virtual key, also where a producer wrote its name as HTTP does."""
+    return name.lower() == h.AUTHORIZATION
+
+
 def _read_signed(job: Job, reader: _Reader, secret: bytes) -> None:
     values = {name: text for name in h.SIGNED if (text := reader.text(name)) is not None}
-    if reader.text(h.SIGNATURE) != h.signature(secret, job.request_id, values):
+    if not hmac.compare_digest(reader.raw(h.SIGNATURE) or b"", h.signature(secret, job.request_id, values).encode()):
         return  # from anyone else these headers mean nothing (wire.md)
     job.attempt = int(values.get(h.ATTEMPT, "0"))
     job.visited = tuple(alias for alias in values.get(h.VISITED, "").split(",") if alias)
@@ -227,7 +249,10 @@ def encode_again(  # noqa: PLR0913 - what changes when a request is republished
     not_before: int | None = None,
     target: str | None = None,
 ) -> OutRecord:
-    """Write a job's record again for another topic: body and caller's headers untouched, the broker's own signed."""
+    """Write a job's record again for another topic: the broker's own headers signed, everything else untouched.
+
+    Only the virtual key is not written again: `caller` stands for it.
+    """
     record = job.record
     values = {
         h.ATTEMPT: str(job.attempt),
@@ -238,11 +263,14 @@ def encode_again(  # noqa: PLR0913 - what changes when a request is republished
     }
     if not_before is not None:
         values[h.NOT_BEFORE] = str(not_before)
-    ours = {*h.SIGNED, h.SIGNATURE, h.REQUEST_ID, h.TARGET}
-    pairs: Pairs = [(name, value) for name, value in record.headers if name not in ours]
+    ours = {*h.SIGNED, h.SIGNATURE, h.REQUEST_ID, h.TARGET, h.CALLER}
+    pairs: Pairs = [(name, value) for name, value in record.headers if name not in ours and not is_key(name)]
     pairs.append((h.REQUEST_ID, job.request_id.encode()))
     pairs += [(name, text.encode()) for name, text in values.items()]
     pairs.append((h.SIGNATURE, h.signature(secret, job.request_id, values).encode()))
+    caller = sealed_caller(job, secret)
+    if caller is not None:
+        pairs.append((h.CALLER, caller))
     if target is not None:
         pairs.append((h.TARGET, target.encode()))
     return OutRecord(topic, record.value, record.key, pairs)

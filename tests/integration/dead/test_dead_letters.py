@@ -192,5 +192,12 @@ async def test_the_caller_s_key_is_not_shown(stand: Stand) -> None:
     stand.kill("a", headers=[(h.AUTHORIZATION, b"Bearer sk-secret"), ("tags", b"\xff")])
     (letter,) = [letter async for letter in letters_of(stand)]
     texts = header_texts(letter)
-    assert texts[h.AUTHORIZATION] == "Bearer ***"
+    assert "sk-secret" not in str(letter.record.headers)
     assert texts["tags"] == "\\xff"
+
+
+async def test_the_caller_s_key_in_a_letter_that_something_else_wrote_is_not_shown(stand: Stand) -> None:
+    origin = (h.DEAD_ORIGIN, f"{NAMES.requests('chat')}-0-0".encode())
+    stand.log.append(OutRecord(NAMES.dead, BODY, None, [origin, (h.AUTHORIZATION, b"Bearer sk-secret")]), 0)
+    (letter,) = [letter async for letter in letters_of(stand)]
+    assert header_texts(letter)[h.AUTHORIZATION] == "Bearer ***"
