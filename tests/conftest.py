@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import socket
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
@@ -14,7 +15,7 @@ from broker.embedded.clickhouse_part import ClickHousePart
 from broker.embedded.kafka_part import KafkaPart
 from broker.embedded.model_part import ModelPart
 from broker.embedded.part import Part
-from broker.embedded.probe import free_port
+from broker.embedded.probe import free_port, port_is_free
 from broker.embedded.redis_part import RedisPart
 
 T = TypeVar("T")
@@ -23,6 +24,9 @@ Connect = Callable[[socket.socket, tuple[str, int]], int | None]
 
 KAFKA_BOOTSTRAP = os.environ.get("KAFKA_BOOTSTRAP")
 """Address of a cluster to run the suite against; the embedded log when absent."""
+
+PORTS_OF_A_STACK = 16
+"""What `broker up` and `broker demo` use at most, from their first port on."""
 
 ALLOWED_HOSTS = {"127.0.0.1", "::1", "localhost"} | {
     server.rsplit(":", 1)[0] for server in (KAFKA_BOOTSTRAP or "").split(",") if server
@@ -97,3 +101,12 @@ def model_url(parts_folder: Path) -> Iterator[str]:
 def unique_prefix() -> str:
     """Topic prefix of this test alone, such as `t3f9a1c.`."""
     return f"t{uuid.uuid4().hex[:8]}."
+
+
+@pytest.fixture
+def port_base() -> int:
+    """First of `PORTS_OF_A_STACK` free ports; below the range from which the kernel gives clients theirs."""
+    while True:
+        base = random.randrange(20_000, 32_000)  # noqa: S311 - a port, not a secret
+        if all(port_is_free(base + distance) for distance in range(PORTS_OF_A_STACK)):
+            return base

@@ -18,7 +18,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from redis import Redis
 
-from broker.embedded.probe import free_port, port_is_free
+from broker.embedded.probe import port_is_free
 from broker.embedded.runfile import discover
 
 pytestmark = pytest.mark.embedded
@@ -33,14 +33,6 @@ model_list:
     litellm_params: {model: openai/away, api_base: "http://127.0.0.1:9/v1", api_key: none}
 workers: {drain_seconds: 5}
 """
-
-
-def port_base() -> int:
-    """First of a row of free ports."""
-    while True:
-        base = min(free_port(), 60_000)
-        if all(port_is_free(base + distance) for distance in range(PORTS_USED)):
-            return base
 
 
 class Up:
@@ -102,9 +94,8 @@ def _first_record(address: str) -> bytes | None:
     return value
 
 
-def test_a_second_start_in_the_same_folder_keeps_its_data(folder: Path) -> None:
-    base = port_base()
-    arguments = ("--config", "config.yaml", "--port-base", str(base))
+def test_a_second_start_in_the_same_folder_keeps_its_data(folder: Path, port_base: int) -> None:
+    arguments = ("--config", "config.yaml", "--port-base", str(port_base))
     with running(folder, *arguments) as up:
         addresses = up.wait_for("ready")["addresses"]
         key = (folder / ".broker" / "signing-key").read_text()
@@ -115,7 +106,7 @@ def test_a_second_start_in_the_same_folder_keeps_its_data(folder: Path) -> None:
             client.command("CREATE TABLE kept (id UInt64) ENGINE = MergeTree ORDER BY id")
             client.insert("kept", [[7]])
         assert up.stop() == 0
-    assert all(port_is_free(base + distance) for distance in range(PORTS_USED))
+    assert all(port_is_free(port_base + distance) for distance in range(PORTS_USED))
 
     with running(folder, *arguments) as up:
         addresses = up.wait_for("ready")["addresses"]
@@ -128,20 +119,19 @@ def test_a_second_start_in_the_same_folder_keeps_its_data(folder: Path) -> None:
         assert up.stop(signal.SIGTERM) == 0
 
 
-def test_everything_answers_on_its_port_and_programs_that_die_come_back(folder: Path) -> None:
-    base = port_base()
-    with running(folder, "--config", "config.yaml", "--port-base", str(base)) as up:
+def test_everything_answers_on_its_port_and_programs_that_die_come_back(folder: Path, port_base: int) -> None:
+    with running(folder, "--config", "config.yaml", "--port-base", str(port_base)) as up:
         ready = up.wait_for("ready")
         addresses, pids = ready["addresses"], ready["pids"]
 
         assert addresses == {
-            "health": f"http://127.0.0.1:{base}",
-            "kafka": f"127.0.0.1:{base + 1}",
-            "redis": f"redis://127.0.0.1:{base + 2}/0",
-            "clickhouse": f"clickhouse://127.0.0.1:{base + 4}/broker",
-            "sink": f"http://127.0.0.1:{base + 10}",
-            "relay": f"http://127.0.0.1:{base + 11}",
-            "worker-default-0": f"http://127.0.0.1:{base + 12}",
+            "health": f"http://127.0.0.1:{port_base}",
+            "kafka": f"127.0.0.1:{port_base + 1}",
+            "redis": f"redis://127.0.0.1:{port_base + 2}/0",
+            "clickhouse": f"clickhouse://127.0.0.1:{port_base + 4}/broker",
+            "sink": f"http://127.0.0.1:{port_base + 10}",
+            "relay": f"http://127.0.0.1:{port_base + 11}",
+            "worker-default-0": f"http://127.0.0.1:{port_base + 12}",
         }
         assert httpx.get(f"{addresses['health']}/ready").json()["parts"] == dict.fromkeys(pids, True)
         assert 'process="worker-default-0"' in httpx.get(f"{addresses['health']}/metrics").text
@@ -151,7 +141,7 @@ def test_everything_answers_on_its_port_and_programs_that_die_come_back(folder: 
             **{name: addresses[name] for name in ("health", "kafka", "redis", "clickhouse")},
         }
 
-        second = Up(folder, "--port-base", str(port_base()))
+        second = Up(folder, "--port-base", str(port_base + 100))
         assert second.process.wait(60) == 1
         assert second.errors().startswith(f"error: a stack already runs in this folder (process {up.process.pid}, ")
         second.process.communicate()
@@ -170,12 +160,11 @@ def _in_flight(health: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("broker_in_flight{"))
 
 
-def test_a_second_signal_does_not_wait_for_running_calls(folder: Path) -> None:
-    base = port_base()
+def test_a_second_signal_does_not_wait_for_running_calls(folder: Path, port_base: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         config = CONFIG.replace("127.0.0.1:9/", f"127.0.0.1:{silent.getsockname()[1]}/").replace("5}", "100}")
         (folder / "config.yaml").write_text(config)
-        with running(folder, "--config", "config.yaml", "--port-base", str(base)) as up:
+        with running(folder, "--config", "config.yaml", "--port-base", str(port_base)) as up:
             addresses = up.wait_for("ready")["addresses"]
             _produce(addresses["kafka"])
             deadline = time.monotonic() + 30
@@ -189,31 +178,29 @@ def test_a_second_signal_does_not_wait_for_running_calls(folder: Path) -> None:
             assert up.stop() == 0
 
     assert time.monotonic() - began < 50
-    assert all(port_is_free(base + distance) for distance in range(PORTS_USED))
+    assert all(port_is_free(port_base + distance) for distance in range(PORTS_USED))
 
 
-def test_nothing_is_left_when_up_is_killed(folder: Path) -> None:
-    base = port_base()
-    with running(folder, "--config", "config.yaml", "--port-base", str(base)) as up:
+def test_nothing_is_left_when_up_is_killed(folder: Path, port_base: int) -> None:
+    with running(folder, "--config", "config.yaml", "--port-base", str(port_base)) as up:
         up.wait_for("ready")
         up.process.kill()
         up.process.wait()
 
         deadline = time.monotonic() + 30
-        while not all(port_is_free(base + distance) for distance in range(PORTS_USED)):
+        while not all(port_is_free(port_base + distance) for distance in range(PORTS_USED)):
             assert time.monotonic() < deadline, "a child outlived its parent"
             time.sleep(0.05)
     assert discover(folder) is None
 
 
 @pytest.mark.parametrize(("distance", "name"), [(0, "the status page"), (1, "kafka"), (10, "sink")])
-def test_a_port_in_use_is_one_clear_line(folder: Path, distance: int, name: str) -> None:
-    base = port_base()
-    arguments = ("--config", "config.yaml", "--port-base", str(base))
-    with socket.create_server(("127.0.0.1", base + distance)), running(folder, *arguments) as up:
+def test_a_port_in_use_is_one_clear_line(folder: Path, port_base: int, distance: int, name: str) -> None:
+    arguments = ("--config", "config.yaml", "--port-base", str(port_base))
+    with socket.create_server(("127.0.0.1", port_base + distance)), running(folder, *arguments) as up:
         assert up.process.wait(60) == 1
         assert up.errors() == (
-            f"error: {name}: port {base + distance} on 127.0.0.1 is in use; "
+            f"error: {name}: port {port_base + distance} on 127.0.0.1 is in use; "
             "stop what listens there, or choose other ports with --port-base\n"
         )
 
