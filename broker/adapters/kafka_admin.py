@@ -14,7 +14,7 @@ from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code
 from broker.adapters.kafka_closing import close_quietly, stop_consumer
 from broker.adapters.kafka_consumer import committed
 from broker.adapters.kafka_errors import CLIENT_ERRORS, unavailable
-from broker.adapters.kafka_options import connection_options
+from broker.adapters.kafka_options import connect_limit, connection_options
 from broker.config.models import Kafka
 from broker.errors import Unavailable
 from broker.ports import Partition, TopicState
@@ -36,13 +36,14 @@ class KafkaAdmin:
         self._options = connection_options(kafka, client_id)
         self._address = self._options["bootstrap_servers"]
         self._timeout = kafka.request_timeout
+        self._connect_limit = connect_limit(kafka)
         self._admin: AIOKafkaAdminClient | None = None
 
     async def start(self) -> None:
         """Connect. Raises `Unavailable` naming the address."""
         admin = AIOKafkaAdminClient(**self._options)
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._connect_limit):
                 await admin.start()
         except BaseException as exc:
             await close_quietly(admin.close())

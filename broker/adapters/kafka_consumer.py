@@ -12,7 +12,7 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitio
 from broker.adapters.kafka_closing import close_quietly, stop_consumer
 from broker.adapters.kafka_commit import commit_offsets
 from broker.adapters.kafka_errors import CLIENT_ERRORS, unavailable
-from broker.adapters.kafka_options import connection_options
+from broker.adapters.kafka_options import connect_limit, connection_options
 from broker.adapters.kafka_pace import FETCH_WAIT_MS, pace
 from broker.adapters.kafka_poll import Poller
 from broker.adapters.kafka_rescue import Rescue
@@ -91,6 +91,7 @@ class KafkaConsumer:
         self._options = connection_options(kafka, client_id)
         self._address = self._options["bootstrap_servers"]
         self._timeout = kafka.request_timeout
+        self._connect_limit = connect_limit(kafka)
         self._fetch_bytes = max(PARTITION_FETCH_BYTES, kafka.max_message_bytes)
         self._group = group
         self._heartbeat = heartbeat
@@ -102,7 +103,7 @@ class KafkaConsumer:
         consumer = self._consumer()
         admin = AIOKafkaAdminClient(**self._options)
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._connect_limit):
                 await consumer.start()
                 await admin.start()
         except BaseException as exc:

@@ -8,6 +8,8 @@ from broker.errors import ConfigError
 
 SECRET: Final = frozenset({"sasl_plain_password", "sasl_plain_username"})
 
+CONNECT_LIMIT_S: Final = 12.0
+"""How long connecting may take. Something that accepts connections and never answers is told before people give up."""
 METADATA_MAX_AGE_MS: Final = 30_000
 """How soon a topic or partition that was made later is noticed; aiokafka's own default is five minutes."""
 
@@ -43,6 +45,11 @@ def connection_options(kafka: Kafka, client_id: str = "broker") -> Options:
     elif protocol not in {"PLAINTEXT", "SSL"}:
         raise ConfigError(f"kafka.security_protocol: {protocol!r} is none of PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL")
     return options
+
+
+def connect_limit(kafka: Kafka) -> float:
+    """Return how many seconds connecting may take: the request time-out, but not beyond `CONNECT_LIMIT_S`."""
+    return min(kafka.request_timeout, CONNECT_LIMIT_S)
 
 
 def _sasl(kafka: Kafka) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from aiokafka.structs import RecordMetadata
 
 from broker.adapters.kafka_closing import close_quietly
 from broker.adapters.kafka_errors import CLIENT_ERRORS, TOO_LARGE, failure, unavailable
-from broker.adapters.kafka_options import connection_options
+from broker.adapters.kafka_options import connect_limit, connection_options
 from broker.adapters.kafka_topics import find_partitions
 from broker.config.models import Kafka
 from broker.errors import Unavailable
@@ -55,6 +55,7 @@ class KafkaProducer:
         self._options = connection_options(kafka, client_id)
         self._address = self._options["bootstrap_servers"]
         self._timeout = kafka.request_timeout
+        self._connect_limit = connect_limit(kafka)
         self._max_bytes = kafka.max_message_bytes
         self._unanswered = SendFailure(f"no acknowledgement within {self._timeout:g} s", permanent=False)
         self._producer: AIOKafkaProducer | None = None
@@ -75,7 +76,7 @@ class KafkaProducer:
             **self._options,
         )
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._connect_limit):
                 await producer.start()
         except BaseException as exc:
             await close_quietly(producer.stop())

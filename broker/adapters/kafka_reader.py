@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaClient, AIOKafkaConsumer, TopicPartition
 from broker.adapters.kafka_closing import close_quietly, stop_consumer
 from broker.adapters.kafka_consumer import FETCH_BYTES, PARTITION_FETCH_BYTES
 from broker.adapters.kafka_errors import CLIENT_ERRORS, unavailable
-from broker.adapters.kafka_options import connection_options
+from broker.adapters.kafka_options import connect_limit, connection_options
 from broker.adapters.kafka_pace import FETCH_WAIT_MS, pace
 from broker.adapters.kafka_poll import Poller
 from broker.adapters.kafka_rescue import Rescue
@@ -25,6 +25,7 @@ class KafkaReader:
         self._options = connection_options(kafka, client_id)
         self._address = self._options["bootstrap_servers"]
         self._timeout = kafka.request_timeout
+        self._connect_limit = connect_limit(kafka)
         self._fetch_bytes = max(PARTITION_FETCH_BYTES, kafka.max_message_bytes)
         self._parts: tuple[AIOKafkaConsumer, AIOKafkaClient, Poller, Rescue] | None = None
         self._assigned: list[Partition] = []
@@ -43,7 +44,7 @@ class KafkaReader:
         pace(consumer)
         client = AIOKafkaClient(**self._options)
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._connect_limit):
                 await consumer.start()
                 await client.bootstrap()
         except BaseException as exc:

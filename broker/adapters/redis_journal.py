@@ -18,6 +18,8 @@ from broker.topics import TopicNames
 
 CONNECT_TIMEOUT_S: Final = 5.0
 SOCKET_TIMEOUT_S: Final = 10.0
+START_LIMIT_S: Final = 12.0
+"""For the first answer, its repetition included."""
 HEALTH_CHECK_S: Final = 30
 
 CONNECTIONS: Final = 16
@@ -42,7 +44,11 @@ class RedisJournal:
 
     async def start(self) -> None:
         """Connect. Raises `Unavailable` naming the address."""
-        await self.ping()
+        try:
+            async with asyncio.timeout(START_LIMIT_S):
+                await self.ping()
+        except TimeoutError as exc:
+            raise Unavailable(f"Redis at {self._address}: no answer within {START_LIMIT_S:g} s") from exc
 
     async def complete(self, answers: Sequence[Answer]) -> None:
         """Store outcomes in one round trip; the later one of a request id wins. Raises `Unavailable`."""

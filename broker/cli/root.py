@@ -1,5 +1,6 @@
 """The `broker` command: finds a sub-command's module only when it is called, so that `--help` stays quick."""
 
+import difflib
 import importlib
 from typing import Final
 
@@ -42,6 +43,16 @@ class LazyGroup(click.Group):
         if not isinstance(command, click.Command):
             raise TypeError(f"broker.cli.{cmd_name}.command is not a click command")
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the first argument names; a wrong name ends in an error with the nearest one."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            nearest = difflib.get_close_matches(name, COMMANDS, n=1)
+            ctx.fail(f"no such command: {name}" + (f"; the nearest one is {nearest[0]}" if nearest else ""))
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""

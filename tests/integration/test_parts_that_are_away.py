@@ -1,0 +1,88 @@
+"""Commands whose servers are not there, or are something else: one line, in time, and the right exit code."""
+
+import importlib
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from broker.adapters import kafka_options, redis_journal
+from broker.cli.root import main
+from broker.embedded.probe import free_port
+from broker.errors import Unavailable
+
+ASK = '{"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "fast", "messages": []}}'
+
+
+@pytest.fixture
+def mute_port() -> Iterator[int]:
+    """A port that takes connections and never says a word."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(64)
+        yield server.getsockname()[1]
+
+
+def configuration(folder: Path, port: int) -> Path:
+    file = folder / "broker.yaml"
+    file.write_text(
+        f"""
+        model_list: [{{model_name: fast, params: {{model: openai/x, api_base: "http://127.0.0.1:{port}/v1"}}}}]
+        general_settings: {{signing_key: s}}
+        kafka: {{bootstrap_servers: "127.0.0.1:{port}"}}
+        redis: {{url: "redis://:redis-password@127.0.0.1:{port}/0"}}
+        """
+    )
+    return file
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["cancel", "a"],
+        ["dead", "list"],
+        ["dead", "replay", "a"],
+        ["relay", "--port", "0"],
+        ["result", "a"],
+        ["submit", "in.jsonl", "-o", "out.jsonl"],
+        ["topics", "plan"],
+        ["topics", "apply"],
+        ["worker", "--port", "0"],
+    ],
+    ids=" ".join,
+)
+def test_a_server_that_never_answers_is_told_in_time(
+    tmp_path: Path, mute_port: int, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(kafka_options, "CONNECT_LIMIT_S", 0.3)
+    monkeypatch.setattr(redis_journal, "START_LIMIT_S", 0.3)
+    (tmp_path / "in.jsonl").write_text(ASK)
+    command: click.Command = importlib.import_module(f"broker.cli.{arguments[0]}").command
+    arguments = [*arguments[1:], "--config", str(configuration(tmp_path, mute_port))]
+    result = CliRunner().invoke(command, arguments)
+    assert isinstance(result.exception, Unavailable)
+    assert f"127.0.0.1:{mute_port}" in str(result.exception)
+    assert "redis-password" not in str(result.exception) + result.output
+
+
+def test_a_refused_connection_is_one_line_without_what_the_client_library_logs(tmp_path: Path) -> None:
+    config = configuration(tmp_path, free_port())
+    run = subprocess.run(
+        [sys.executable, "-m", "broker", "topics", "plan", "--config", str(config)],
+        capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert (run.returncode, run.stdout) == (1, "")
+    assert [line.partition(" at ")[0] for line in run.stderr.splitlines()] == ["error: Kafka"]
+
+
+@pytest.mark.parametrize(("wrong", "nearest"), [("submitt", "the nearest one is submit"), ("zzz", "no such command")])
+def test_a_wrong_command_is_told_the_nearest_one(wrong: str, nearest: str) -> None:
+    result = CliRunner().invoke(main, [wrong])
+    assert result.exit_code == 2
+    assert nearest in result.output
