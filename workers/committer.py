@@ -24,7 +24,7 @@ OnLost = Callable[[frozenset[Partition]], None]
 class Committer:
     """Keeps one tracker a partition, over rebalances, and commits what changed every `interval` seconds.
 
-    `on_lost` is told of partitions that another member has now.
+    `on_lost` is told of partitions that another member has now, or had meanwhile.
     """
 
     def __init__(
@@ -71,19 +71,22 @@ class Committer:
         """Adopt the broker's positions: a tracker is kept where both agree, else rebuilt in a new epoch."""
         self._metrics.rebalances_total.inc()
         committed = await self._consumer.committed(list(partitions)) if partitions else {}
+        rebuilt: set[Partition] = set()
         for partition in partitions:
             commit = committed.get(partition)
             position = Position(commit.offset, commit.metadata) if commit is not None else None
             tracker = self._trackers.get(partition)
             if tracker is None:
-                tracker = self._trackers[partition] = PartitionTracker()
-            if not tracker.adopt(position):
+                self._trackers[partition] = PartitionTracker(position)
+            elif not tracker.adopt(position):
                 log.debug("%s-%d: rebuilt from the committed offset", partition.topic, partition.partition)
+                rebuilt.add(partition)
         lost = frozenset(known for known in self._trackers if known not in partitions)
         for partition in lost:
             # Running calls keep their tracker object; should the partition come back, it is read from its commit.
             del self._trackers[partition]
-        self._on_lost(lost)
+        # What waits of a rebuilt one is read again, and would run twice.
+        self._on_lost(lost | rebuilt)
         self._assigned = partitions
 
     async def commit(self, partitions: Iterable[Partition]) -> None:

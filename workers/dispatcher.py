@@ -48,6 +48,13 @@ class _Queue:
                 heapq.heappop(heap)
         return None
 
+    def tidy(self) -> None:
+        """Drop what ended while it waited: an alias that sleeps for long would keep it all."""
+        for heap in self.ready.values():
+            if any(entry[3].closed for entry in heap):
+                heap[:] = [entry for entry in heap if not entry[3].closed]
+                heapq.heapify(heap)
+
     def pop(self, work: Work) -> None:
         heapq.heappop(self.ready[work.job.lane])
         self.held[work.job.lane] -= 1
@@ -117,7 +124,7 @@ class Dispatcher:
         self._room.set()
 
     def sweep(self) -> None:
-        """Hand works whose deadline passed while they waited to `expire`."""
+        """Hand works whose deadline passed while they waited to `expire`, and let go of those that ended."""
         now = self._clock.now_ms()
         late = [work for work in self._delayed if work.deadline <= now]
         for queue in self._queues.values():
@@ -126,6 +133,8 @@ class Dispatcher:
         for work in late:
             self.drop(work)
             self._expire(work)
+        for queue in self._queues.values():
+            queue.tidy()
 
     def close(self) -> None:
         """Start nothing any more; what waits stays uncommitted in the log and is read again by whoever comes next."""

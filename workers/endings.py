@@ -36,6 +36,9 @@ from schemas.usage import Outcome
 from workers.providers.base import CallResult, Usage
 from workers.work import Outgoing, Work
 
+MAX_TEXT: Final = 256
+"""Characters of a caller's own text that a row keeps: an event must never be too large for its topic."""
+
 _MAYBE_CHARGED: Final = (UpstreamTimeout, UpstreamUnreachable, BadUpstreamResponse, DeadlineExceeded, Cancelled)
 """Errors after which the provider may have generated, and charged, something that we never saw."""
 
@@ -75,7 +78,7 @@ class Endings:
         self._secret = secret
         self._worker = worker
         self._config_hash = config_hash
-        self._hand_over = put
+        self._put = put
 
     def answered(self, work: Work, deployment: Deployment, result: CallResult, timing: Timing) -> int | None:
         """End with a good answer; return what it cost in pico-dollars, None when no price is known."""
@@ -207,6 +210,10 @@ class Endings:
             caller=sealed_caller(job, self._secret),
         )
 
+    def _hand_over(self, outgoing: Outgoing) -> None:
+        outgoing.work.ended = True
+        self._put(outgoing)
+
     @staticmethod
     def _outgoing(work: Work, event: Attempt) -> Outgoing:
         return Outgoing(work, [*work.events, encode(event)])
@@ -238,8 +245,8 @@ class Endings:
             tenant=caller.tenant,
             key_id=caller.key_id,
             team=caller.team,
-            user=user if isinstance(user, str) else "",
-            requested_model=requested if isinstance(requested, str) else "",
+            user=user[:MAX_TEXT] if isinstance(user, str) else "",
+            requested_model=requested[:MAX_TEXT] if isinstance(requested, str) else "",
             provider=deployment.provider if deployment is not None else "",
             deployment=deployment.name if deployment is not None else "",
             model=deployment.model if deployment is not None else "",

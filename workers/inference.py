@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from broker.clock import Clock
@@ -37,6 +38,9 @@ from workers.streams import ChunkWriter
 from workers.work import Outgoing, Work
 
 log = logging.getLogger(__name__)
+
+MAX_AHEAD_MS: Final = 86_400_000
+"""How far ahead of our clock a producer's may be before its time counts for nothing."""
 
 NOBODY: Final = Caller(tenant="", key_id="", team="", key=None)
 """The caller of a record whose key could not be told."""
@@ -79,19 +83,20 @@ class Inference:
         self._clock = clock
         self._metrics = metrics
         self._cancelled = cancelled
-        self._open: dict[str, Work] = {}
+        self._open: dict[str, list[Work]] = {}
+        """By request id: two records with one id are two works, each with an offset of its own."""
         self._seq = 0
         self._stopping = False
 
     @property
     def running(self) -> list[asyncio.Task[None]]:
         """Tasks of calls under way."""
-        return [work.task for work in self._open.values() if work.task is not None and not work.task.done()]
+        return [work.task for work in self._works() if work.task is not None and not work.task.done()]
 
     def oldest(self) -> dict[tuple[str, Lane], int]:
         """Unix milliseconds of the oldest unfinished request, by alias and lane."""
         oldest: dict[tuple[str, Lane], int] = {}
-        for work in self._open.values():
+        for work in self._works():
             place = work.alias.name, work.job.lane
             oldest[place] = min(oldest.get(place, work.job.first_seen), work.job.first_seen)
         return oldest
@@ -128,42 +133,54 @@ class Inference:
 
     def cancel(self, request_id: str) -> None:
         """Cancel a request that is here; a running call is cut off."""
-        work = self._open.get(request_id)
-        if work is None or work.closed:
-            return
-        work.cancelled = True
-        if work.task is not None and not work.task.done():
-            work.task.cancel()
-        elif work.state is State.WAITING:
-            self.dispatcher.drop(work)
-            self._refuse(work, Cancelled("the request was cancelled"))
+        for work in list(self._open.get(request_id, ())):
+            if work.closed:
+                continue
+            work.cancelled = True
+            if work.state is State.WAITING:
+                self.dispatcher.drop(work)
+                self._refuse(work, Cancelled("the request was cancelled"))
+            else:
+                work.cut_off()
 
     def forget(self, partitions: frozenset[Partition]) -> None:
         """Let go of what waits here from partitions that went to another worker; running calls finish."""
-        for work in list(self._open.values()):
+        for work in list(self._works()):
             record = work.job.record
             if work.state is State.WAITING and Partition(record.topic, record.partition) in partitions:
                 self.dispatcher.drop(work)
                 work.dropped = True
                 self._policy.key_limits.refund(work.caller)
-                del self._open[work.job.request_id]
+                self._close(work)
 
     def done(self, outgoing: Outgoing) -> None:
         """Finish the offset of a work whose end is durable."""
         work = outgoing.work
         work.tracker.finish(work.job.record.offset, work.epoch)
-        if self._open.get(work.job.request_id) is work:
-            del self._open[work.job.request_id]
+        self._close(work)
 
     def abort(self) -> None:
         """Cut every running call off; their offsets stay open, so nothing is lost."""
         self._stopping = True
-        for task in self.running:
-            task.cancel()
+        for work in self._works():
+            work.cut_off()
+
+    def _works(self) -> Iterator[Work]:
+        return chain.from_iterable(self._open.values())
+
+    def _close(self, work: Work) -> None:
+        works = self._open.get(work.job.request_id, [])
+        if work in works:
+            works.remove(work)
+        if not works:
+            self._open.pop(work.job.request_id, None)
 
     def _work(self, job: Job, tracker: PartitionTracker) -> Work:
         alias = self._policy.catalog.resolve(job.alias) or Alias(name=job.alias, deployments=())
         self._seq += 1
+        now = self._clock.now_ms()
+        if not 0 < job.first_seen <= now + MAX_AHEAD_MS:
+            job.first_seen = now  # a producer may write any time into its record, or none
         deadline = job.deadline if job.deadline is not None else job.first_seen + int(alias.deadline * 1000)
         work = Work(
             job=job,
@@ -180,8 +197,7 @@ class Inference:
             # A request that comes back from a delay topic has not got its retries back.
             ours = {word(deployment.name) for deployment in alias.deployments}
             work.tries = sum(entry.partition(" ")[0] in ours for entry in job.history)
-        # Two records with one id share an entry; each keeps its own offset, and a cancel reaches the later one.
-        self._open[job.request_id] = work
+        self._open.setdefault(job.request_id, []).append(work)
         return work
 
     def _admit(self, work: Work) -> None:
@@ -213,16 +229,23 @@ class Inference:
 
     def _refuse(self, work: Work, error: RequestError) -> None:
         work.move(_ended(error))
+        self._end(work, error)
+
+    def _end(self, work: Work, error: RequestError) -> None:
         self._policy.key_limits.release(work.caller)
-        self._endings.refused(work, error)
+        try:
+            self._endings.refused(work, error)
+        except Exception:  # no exception ends a worker; the loop, the dispatcher and the controls call this
+            log.exception("request %s cannot be ended and stays open until a worker starts", work.job.request_id)
 
     async def _run(self, work: Work, grant: Grant) -> None:
         try:
             await self._attempt(work, grant)
         except Exception as error:
             log.exception("request %s cannot be ended", work.job.request_id)
-            if not work.closed:
-                self._refuse(work, InternalError(f"{type(error).__name__} while the attempt was settled"))
+            if not work.ended:
+                # Without an end its offset, and the commit of its partition, would stay where they are for good.
+                self._end(work, InternalError(f"{type(error).__name__} while the attempt was settled"))
 
     async def _attempt(self, work: Work, grant: Grant) -> None:
         deployment = grant.deployment
@@ -262,6 +285,10 @@ class Inference:
         left = (work.deadline - started) / 1000
         timeout = min(deployment.timeout or work.alias.timeout, left)
         call = Call(deployment, job.endpoint, job.body, timeout, job.request_id, job.traceparent)
+        if work.cut:
+            # Between its permit and its first step: a task that is cancelled then never gives the permit back.
+            return self._cut_off(work)
+        work.calling = True
         try:
             if job.streams and job.reply_to is not None:
                 async with self._chunks.stream(job, job.attempt + 1) as on_chunk:
@@ -274,12 +301,15 @@ class Inference:
         except RequestError as error:
             return error
         except asyncio.CancelledError:
-            if work.cancelled and not self._stopping:
-                return Cancelled("the request was cancelled")
-            return None
+            return self._cut_off(work)
         except Exception as error:
             log.exception("request %s: the call failed in a way of our own", job.request_id)
             return InternalError(f"{type(error).__name__} during the call")
+        finally:
+            work.calling = False
+
+    def _cut_off(self, work: Work) -> Cancelled | None:
+        return Cancelled("the request was cancelled") if work.cancelled and not self._stopping else None
 
     def _decide(self, work: Work, grant: Grant, error: RequestError, timing: Timing) -> None:
         deployment = grant.deployment

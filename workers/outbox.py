@@ -200,6 +200,9 @@ class Outbox:
                 refused[outgoing] = failure.reason
             elif kind == "reply":
                 left += self._undeliverable(record, outgoing, failure.reason)
+            elif kind == "dead" and record.value is not None:
+                # Too large beside its reason: `dead-origin` tells where the original stands.
+                left.append((OutRecord(record.topic, None, record.key, record.headers), outgoing, kind))
         if not left:
             self._worked("log")
         return left

@@ -16,7 +16,7 @@ from broker.adapters.redis_journal import RedisJournal
 from broker.clock import Clock, SystemClock
 from broker.config import Pool, Settings
 from broker.edge.health import HealthServer
-from broker.errors import ConfigError, Unavailable
+from broker.errors import BrokerError, ConfigError, Unavailable
 from broker.keys import KeyLimits, KeyRing
 from broker.ledger.prices import PriceTable
 from broker.metrics import Metrics
@@ -96,6 +96,7 @@ class WorkerProcess:
         self._task: asyncio.Task[None] | None = None
         self._helpers: list[asyncio.Task[None]] = []
         self._topics: list[str] = []
+        self._measured: set[tuple[str, Lane]] = set()
         self._join(settings, pool, parts)
 
     def _join(self, settings: Settings, pool: Pool, parts: Parts) -> None:
@@ -181,7 +182,7 @@ class WorkerProcess:
         """Connect, read the controls, join the group and begin to serve. Raises `Unavailable`, having closed again."""
         try:
             await self._start()
-        except Unavailable:
+        except BrokerError:
             await self._close()
             raise
 
@@ -232,9 +233,15 @@ class WorkerProcess:
         reasons: dict[str, Any] = dict(self.outbox.failing)
         if age > STUCK_SECONDS:
             reasons["loop"] = f"did not turn for {age:.0f} s"
-        if not self.parts.consumer.assignment():
+        if not self._assigned():
             reasons["group"] = "no partition is assigned"
         return not reasons, {"pool": self.pool.name, "in_flight": self.dispatcher.running, "problems": reasons}
+
+    def _assigned(self) -> bool:
+        try:
+            return bool(self.parts.consumer.assignment())
+        except Unavailable:  # asked while it starts or stops
+            return False
 
     async def _close(self) -> None:
         for task in self._helpers:
@@ -298,7 +305,10 @@ class WorkerProcess:
             if place is not None:
                 lags[place] = lags.get(place, 0) + behind
         oldest, now = self.inference.oldest(), clock.now_ms()
-        for place, behind in lags.items():
+        # A topic whose partitions went to other workers has no lag here; its last one must not stand there for good.
+        self._measured |= lags.keys()
+        for place in self._measured:
+            behind = lags.get(place, 0)
             metrics.consumer_lag.labels(*place).set(behind)
             age = max(0, now - oldest[place]) / 1000 if place in oldest else 0.0
             metrics.oldest_unfinished_seconds.labels(*place).set(age)

@@ -36,6 +36,12 @@ class Work:
     task: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
     cancelled: bool = False
+    cut: bool = False
+    """Its call is not to be made, or not to be waited for."""
+    calling: bool = False
+    """Its call is under way, so that cancelling its task cuts the call off and nothing else."""
+    ended: bool = False
+    """Its end is in the outbox's hands."""
     dropped: bool = False
     """Its partition went to another worker before it was started."""
     events: list[bytes] = field(default_factory=list)
@@ -45,6 +51,12 @@ class Work:
     def closed(self) -> bool:
         """Whether its end has been decided; such a work is skipped wherever it still stands."""
         return self.dropped or self.state in FINAL
+
+    def cut_off(self) -> None:
+        """Cut its call off, or keep it from being made."""
+        self.cut = True
+        if self.calling and self.task is not None:
+            self.task.cancel()
 
     def move(self, to: State) -> None:
         """Change the state; raises where lifecycle.py forbids it."""

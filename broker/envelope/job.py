@@ -21,6 +21,10 @@ DEFAULT_PRIORITY: Final = 5
 MAX_ID: Final = 256
 """Characters a request id or an idempotency key may have: they become parts of Redis keys."""
 
+MAX_METADATA: Final = 65_536
+MAX_TAGS: Final = 16_384
+"""Bytes of the headers that every reply and every row repeats: they have to fit beside everything else."""
+
 MAX_ATTEMPTS_LISTED: Final = 50
 
 Pairs = list[tuple[str, bytes]]
@@ -92,6 +96,13 @@ class _Reader:
     def raw(self, name: str) -> bytes | None:
         return self._raw.get(name)
 
+    def short(self, name: str, limit: int) -> bytes | None:
+        raw = self._raw.get(name)
+        if raw is None or len(raw) <= limit:
+            return raw
+        self.blame(InvalidRequest(f"header {name} has {len(raw)} bytes; at most {limit} are taken", param=name))
+        return None
+
     def number(self, name: str, low: int, high: int) -> int | None:
         text = self.text(name)
         if text is None:
@@ -139,9 +150,9 @@ def _read_headers(job: Job, reader: _Reader, replies_topic: str) -> None:
     priority = reader.number(h.PRIORITY, 0, 9)
     job.priority = DEFAULT_PRIORITY if priority is None else priority
     job.idempotency_key = reader.identifier(h.IDEMPOTENCY_KEY)
-    job.metadata = reader.raw(h.METADATA)
+    job.metadata = reader.short(h.METADATA, MAX_METADATA)
     job.traceparent = reader.text(h.TRACEPARENT)
-    tags = reader.raw(h.TAGS)
+    tags = reader.short(h.TAGS, MAX_TAGS)
     if tags is not None:
         job.tags = _read_tags(tags, reader)
     reply_to = reader.text(h.REPLY_TO)

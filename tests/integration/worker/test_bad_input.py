@@ -52,6 +52,8 @@ WRONG = {
     "bad-priority": (Bad(header=(headers.PRIORITY, b"ten")), "priority"),
     "bad-deadline": (Bad(header=(headers.DEADLINE, b"tomorrow")), "deadline"),
     "bad-tags": (Bad(header=(headers.TAGS, b"[1]")), "tags"),
+    "long-tags": (Bad(header=(headers.TAGS, b'{"a":"' + b"x" * 20_000 + b'"}')), "tags"),
+    "long-metadata": (Bad(header=(headers.METADATA, b"x" * 70_000)), "metadata"),
     "unknown-endpoint": (Bad(header=(headers.ENDPOINT, b"/v1/nothing")), "endpoint"),
 }
 

@@ -60,12 +60,10 @@ class World:
         self.provider = ScriptedProvider()
         self.producer = MemoryProducer(self.log)
 
-    @asynccontextmanager
-    async def worker(self, **pool: Any) -> AsyncIterator[WorkerProcess]:
-        """Run one worker process."""
-        chosen = Pool(**{"name": "default", "in_flight": 50, "drain_seconds": 1.0, "commit_interval": 0.02, **pool})
+    def process(self, pool: Pool) -> WorkerProcess:
+        """Return a worker process that has not started."""
         parts = Parts(
-            consumer=MemoryConsumer(self.log, self.names.group(chosen.name)),
+            consumer=MemoryConsumer(self.log, self.names.group(pool.name)),
             producer=MemoryProducer(self.log),
             reader=MemoryReader(self.log),
             admin=MemoryAdmin(self.log),
@@ -73,7 +71,13 @@ class World:
             provider=self.provider,
             clock=self.clock,
         )
-        process = WorkerProcess(self.settings, chosen, parts)
+        return WorkerProcess(self.settings, pool, parts)
+
+    @asynccontextmanager
+    async def worker(self, **pool: Any) -> AsyncIterator[WorkerProcess]:
+        """Run one worker process."""
+        chosen = Pool(**{"name": "default", "in_flight": 50, "drain_seconds": 1.0, "commit_interval": 0.02, **pool})
+        process = self.process(chosen)
         await process.start()
         try:
             yield process
