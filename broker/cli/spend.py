@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
@@ -21,6 +22,10 @@ from broker.config import Settings
 from broker.ledger.spend import DIMENSIONS, spend_sql
 from broker.ports import Table
 
+COUNTS: Final = {"requests": "reqs", "attempts": "tries", "input_tokens": "in", "output_tokens": "out"}
+"""Column to its heading; tokens go in and out."""
+MOST_LABEL: Final = 8
+"""Characters a label is given before it is folded, where the terminal is narrow."""
 BAR: Final = 24
 """Characters of the longest bar."""
 EIGHTHS: Final = " ▏▎▍▌▋▊▉"
@@ -106,31 +111,51 @@ def _show(console: Console, by: Sequence[str], rows: Sequence[Row], since: float
     if not sum(row["attempts"] for row in rows):
         console.print(f"No attempts since {start}.")
         return
-    grid = Grid(title=f"Spend since {start}", title_justify="left", show_footer=len(rows) > 1)
+    grid = Grid(
+        title=f"Spend since {start}",
+        title_justify="left",
+        show_footer=len(rows) > 1,
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     total = {name: _sum(rows, name) for name in rows[0] if name not in by}
     for number, name in enumerate(by):
-        grid.add_column(name, footer="" if number else "total", overflow="fold")
-    for name in ("requests", "attempts", "input_tokens", "output_tokens"):
-        grid.add_column(name.replace("_", " "), footer=f"{total[name]:,}", justify="right")
-    grid.add_column("cost $", footer=_money(total["cost"]), justify="right")
-    grid.add_column("")
-    grid.add_column("wasted $", footer=_money(total["wasted"]), justify="right")
+        grid.add_column(
+            name,
+            footer="" if number else "total",
+            overflow="fold",
+            min_width=min(MOST_LABEL, max(len(str(row[name])) for row in rows)),
+        )
+    for name, heading in COUNTS.items():
+        grid.add_column(heading, footer=_short(total[name]), justify="right", no_wrap=True)
+    for name in ("cost", "wasted"):
+        grid.add_column(f"{name} $", footer=_money(total[name]), justify="right", no_wrap=True)
     grid.add_column("unpriced", footer=f"{total['unpriced']:,}", justify="right")
-    most = max((row["cost"] or Decimal(0) for row in rows), default=Decimal(0))
     for row in rows:
         grid.add_row(
             *(escape(str(row[name]) or "–") for name in by),
-            *(f"{row[name]:,}" for name in ("requests", "attempts", "input_tokens", "output_tokens")),
-            _money(row["cost"]),
-            f"[cyan]{bar(row['cost'], most)}[/cyan]",
-            _money(row["wasted"]),
+            *(_short(row[name]) for name in COUNTS),
+            *(_money(row[name]) for name in ("cost", "wasted")),
             f"[yellow]{row['unpriced']:,}[/yellow]" if row["unpriced"] else "0",
         )
     console.print(grid)
+    _show_bars(console, by, rows)
     if total["unpriced"]:
         console.print(
             f"{total['unpriced']:,} of {total['attempts']:,} attempts have no known price; they are in no sum of costs."
         )
+
+
+def _show_bars(console: Console, by: Sequence[str], rows: Sequence[Row]) -> None:
+    most = max((row["cost"] or Decimal(0) for row in rows), default=Decimal(0))
+    if not most:
+        return
+    chart = Grid(box=None, show_header=False, pad_edge=False)
+    for row in rows:
+        label = " · ".join(str(row[name]) or "–" for name in by)
+        chart.add_row(escape(label), f"[cyan]{bar(row['cost'], most)}[/cyan]", _money(row["cost"]))
+    console.print(chart)
+    console.print()
 
 
 def _sum(rows: Sequence[Row], name: str) -> Any:  # noqa: ANN401 - a count, or an amount that may be unknown
@@ -138,6 +163,14 @@ def _sum(rows: Sequence[Row], name: str) -> Any:  # noqa: ANN401 - a count, or a
     if not known:
         return None if name in {"cost", "wasted"} else 0
     return sum(known, type(known[0])(0))
+
+
+def _short(count: int) -> str:
+    """Write a count in at most six characters; `--json` and `--csv` have it in full."""
+    for step, letter in ((1e9, "G"), (1e6, "M"), (1e5, "k")):
+        if count >= step:
+            return f"{count / 1e3:,.0f}k" if letter == "k" else f"{count / step:,.2f}{letter}"
+    return f"{count:,}"
 
 
 def _money(amount: Decimal | None) -> str:
