@@ -163,11 +163,12 @@ def _waits(console: Console, facts: Facts, turned_away: int) -> None:
 
 def _spend(console: Console, facts: Facts) -> None:
     console.print("\n[bold]Spend[/bold]  from ClickHouse, tokens in and out, at made-up prices")
-    headings = ("tenant", "alias", "model", "requests", "tries", "in", "out", "USD", "unpriced")
-    grid = Grid(*(Column(name, no_wrap=True) for name in headings), box=None, pad_edge=False)
+    labels = (Column(name, no_wrap=True) for name in ("tenant", "alias", "model"))
+    counts = (Column(name, justify="right", no_wrap=True) for name in ("reqs", "tries", "in", "out", "USD", "unpriced"))
+    grid = Grid(*labels, *counts, box=None, padding=(0, 1, 0, 0))
     for tenant, alias, model, requests, tries, tokens_in, tokens_out, cost, unpriced in facts.spend:
         usd = "–" if cost is None else f"{Decimal(cost):.6f}"
-        counts = (str(count) for count in (requests, tries, tokens_in, tokens_out))
-        grid.add_row(tenant, alias, model or "–", *counts, usd, str(unpriced))
+        numbers = (str(count) for count in (requests, tries, tokens_in, tokens_out))
+        grid.add_row(tenant, alias, model or "–", *numbers, usd, str(unpriced))
     console.print(grid)
     console.print("unpriced: tries that broke off; nobody knows whether their provider charged them", style="dim")
