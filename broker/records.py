@@ -1,7 +1,7 @@
 """Records as they are read and written, and committed positions: what every layer above the log speaks of."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 Headers = Sequence[tuple[str, bytes]]
@@ -40,7 +40,8 @@ class OutRecord:
     topic: str
     value: bytes | None
     key: bytes | None = None
-    headers: Headers = ()
+    headers: Headers = field(default=(), repr=False)
+    """Not shown: a client's may hold a virtual key."""
     partition: int | None = None
 
 

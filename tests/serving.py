@@ -49,7 +49,8 @@ def settings_of(bootstrap: str, redis_url: str, prefix: str, *aliases: Alias, **
 class Caller:
     """Publishes requests and reads replies, usage events and dead letters of one topic prefix."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, more: tuple[str, ...] = ()) -> None:
+        self._more = more
         self.names = TopicNames(settings.kafka.topic_prefix)
         self.producer = KafkaProducer(settings.kafka)
         self._reader = KafkaReader(settings.kafka)
@@ -59,7 +60,7 @@ class Caller:
         await self.producer.start()
         await self._reader.start()
         positions: dict[Partition, int] = {}
-        for topic in (self.names.replies, self.names.usage, self.names.dead):
+        for topic in (self.names.replies, self.names.usage, self.names.dead, *self._more):
             bounds = await self._reader.bounds(topic)
             positions |= {partition: end for partition, (_, end) in bounds.items()}
         await self._reader.assign(positions)
@@ -147,9 +148,9 @@ async def make_topics(settings: Settings, *, partitions: int = PARTITIONS, more:
 
 
 @asynccontextmanager
-async def calling(settings: Settings) -> AsyncIterator[Caller]:
-    """Open a caller."""
-    caller = Caller(settings)
+async def calling(settings: Settings, *more: str) -> AsyncIterator[Caller]:
+    """Open a caller; it reads the topics `more` as well."""
+    caller = Caller(settings, more)
     await caller.start()
     try:
         yield caller

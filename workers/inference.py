@@ -4,12 +4,12 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Final
 
 from broker.clock import Clock
-from broker.config import Alias, Settings
+from broker.config import Alias, Deployment, Settings
 from broker.delivery.lifecycle import State
 from broker.delivery.retry import Decision, Park, Refuse, Reroute, Retry, Situation, decide
 from broker.delivery.tracker import PartitionTracker
@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 MAX_AHEAD_MS: Final = 86_400_000
 """How far ahead of our clock a producer's may be before its time counts for nothing."""
 
+SHORTEST_SECRET: Final = 8
+"""Characters; shorter ones stand for no key (`none`, `EMPTY`) and may be a part of any word."""
+
 NOBODY: Final = Caller(tenant="", key_id="", team="", key=None)
 """The caller of a record whose key could not be told."""
 
@@ -55,7 +58,7 @@ class Policy:
     catalog: Catalog
     keys: KeyRing
     key_limits: KeyLimits
-    secret: bytes
+    secret: bytes = field(repr=False)
 
 
 class Inference:
@@ -299,7 +302,7 @@ class Inference:
                 return DeadlineExceeded("the deadline passed while the request was running")
             return error
         except RequestError as error:
-            return error
+            return _without_secrets(error, deployment)
         except asyncio.CancelledError:
             return self._cut_off(work)
         except Exception as error:
@@ -360,6 +363,15 @@ class Inference:
             random.random(),  # noqa: S311 - jitter, not a secret
             () if disabled else named,
         )
+
+
+def _without_secrets(error: RequestError, deployment: Deployment) -> RequestError:
+    """Return the error with the deployment's credentials masked: an upstream may repeat them, and callers read it."""
+    for secret in (deployment.api_key, *deployment.headers.values()):
+        text = "" if secret is None else secret.get_secret_value()
+        if len(text) >= SHORTEST_SECRET and text in error.message:
+            error.message = error.message.replace(text, "***")
+    return error
 
 
 def _ended(error: RequestError) -> State:
