@@ -12,6 +12,7 @@ prints `{"url": …}` when it listens and answers `GET /-/stats` with what it ha
 import argparse
 import asyncio
 import json
+import resource
 import threading
 import time
 from collections import Counter, defaultdict, deque
@@ -247,6 +248,8 @@ def main() -> None:
     parser.add_argument("--script", type=Path)
     parser.add_argument("--delay", type=float, default=0.0, help="seconds before every unscripted answer")
     options = parser.parse_args()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536) if hard >= 0 else 10_240, hard))
     upstream = Upstream(options.port, Ok(delay=options.delay))
     scripts = json.loads(options.script.read_text()) if options.script else {}
     for model, steps in scripts.items():

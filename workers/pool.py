@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import random
+import resource
 import secrets
 import socket
 from collections.abc import Sequence
@@ -44,6 +45,7 @@ DISCOVER_SECONDS: Final = 30.0
 STUCK_SECONDS: Final = 30.0
 """A loop that did not turn for this long is not ready."""
 FLUSH_SECONDS: Final = 30.0
+OPEN_FILES: Final = 65_536
 
 
 class Parts:
@@ -339,11 +341,20 @@ def _calm_collector() -> None:
     gc.set_threshold(20_000, 50, 100)
 
 
+def _allow_connections() -> None:
+    """Raise the soft limit of open files: each call in flight is a connection, and systems start with 256 or 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 async def run_worker(  # noqa: PLR0913 - what a process is told
     settings: Settings, pool: Pool, *, host: str, port: int, stop: asyncio.Event, instance: str | None = None
 ) -> None:
     """Serve until `stop` is set, then drain; set again (cleared by us) it stops at once."""
     _calm_collector()
+    _allow_connections()
     process = WorkerProcess(settings, pool, Parts.real(settings, pool, instance))
     health = HealthServer(host, port, process.metrics.registry, process.ready)
     await health.start()
