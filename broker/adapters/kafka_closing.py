@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 
 from broker.adapters.kafka_errors import CLIENT_ERRORS
 
@@ -25,7 +26,13 @@ async def close_quietly(*closing: Awaitable[Any]) -> None:
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
-    """Leave the group and close every connection."""
+    """Leave the group and close every connection.
+
+    A static member leaves too: aiokafka lets it go without a word, and its partitions would wait for its session to
+    end. Only one that is killed keeps its place.
+    """
+    if isinstance(consumer._coordinator, GroupCoordinator):  # noqa: SLF001 - the consumer has no way to say it
+        consumer._coordinator._group_instance_id = None  # noqa: SLF001 - as above
     try:
         await consumer.stop()
     except asyncio.CancelledError:
