@@ -21,10 +21,10 @@ from workers.work import Outgoing
 log = logging.getLogger(__name__)
 
 BATCH: Final = 256
-CONCURRENT: Final = 4
-"""Batches under way at once: enough to overlap a Redis round trip with a log acknowledgement."""
-LINGER: Final = 0.002
-"""Seconds a batch waits for company; below the log's own round trip."""
+CONCURRENT: Final = 2
+"""Batches under way at once: one is stored while the one before is acknowledged; more only makes them smaller."""
+LINGER: Final = 0.004
+"""Seconds a batch waits for company: a fifth less CPU a request under load than 0.002, and far below a call."""
 RETRY_FIRST: Final = 0.05
 RETRY_MOST: Final = 2.0
 
