@@ -68,7 +68,17 @@ class Committer:
         self._assigned = frozenset()
 
     async def on_assigned(self, partitions: frozenset[Partition]) -> None:
-        """Adopt the broker's positions: a tracker is kept where both agree, else rebuilt in a new epoch."""
+        """Adopt the broker's positions, or leave it to the loop, which tries again while nothing is adopted."""
+        try:
+            await self.adopt(partitions)
+        except Unavailable as error:
+            log.warning("positions cannot be read after a rebalance, trying again: %s", error)
+
+    async def adopt(self, partitions: frozenset[Partition]) -> None:
+        """Adopt the broker's positions: a tracker is kept where both agree, else rebuilt in a new epoch.
+
+        Raises `Unavailable`; nothing is polled until a later call succeeds.
+        """
         self._metrics.rebalances_total.inc()
         committed = await self._consumer.committed(list(partitions)) if partitions else {}
         rebuilt: set[Partition] = set()

@@ -82,7 +82,7 @@ class RequestLoop:
             return
         if not self._committer.assigned and (assignment := self._consumer.assignment()):
             # The listener could not reach the broker during the rebalance.
-            await self._committer.on_assigned(assignment)
+            await self._committer.adopt(assignment)
         eligible = self._eligible()
         if not eligible and self._committer.assigned:
             await self._dispatcher.wait_for_room(POLL_SECONDS)

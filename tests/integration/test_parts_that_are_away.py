@@ -1,6 +1,7 @@
 """Commands whose servers are not there, or are something else: one line, in time, and the right exit code."""
 
 import importlib
+import signal
 import socket
 import subprocess
 import sys
@@ -86,3 +87,36 @@ def test_a_wrong_command_is_told_the_nearest_one(wrong: str, nearest: str) -> No
     result = CliRunner().invoke(main, [wrong])
     assert result.exit_code == 2
     assert nearest in result.output
+
+
+def test_output_that_a_full_disk_does_not_take_is_one_line() -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("only Linux has a disk that is always full")
+    with full.open("w") as out:
+        run = subprocess.run(
+            [sys.executable, "-m", "broker", "asyncapi"],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (run.returncode, run.stderr) == (1, "error: the output cannot be written: No space left on device\n")
+
+
+def test_ctrl_c_is_one_line_and_130(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(30)
+        config = configuration(tmp_path, server.getsockname()[1])
+        run = subprocess.Popen(
+            [sys.executable, "-m", "broker", "result", "a", "--config", str(config)],
+            stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+            # A shell's background jobs ignore SIGINT, and their children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509 - no threads
+        )  # fmt: skip
+        connection, _ = server.accept()
+        with connection:
+            run.send_signal(signal.SIGINT)
+            _, errors = run.communicate(timeout=30)
+    assert (run.returncode, errors.strip()) == (130, "interrupted")

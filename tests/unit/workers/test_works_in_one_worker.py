@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from unittest.mock import AsyncMock
 
 import orjson
 import pytest
@@ -14,6 +15,7 @@ from broker.config import Pool
 from broker.delivery.tracker import PartitionTracker
 from broker.envelope import encode_cancel
 from broker.envelope import headers as h
+from broker.errors import Unavailable
 from broker.ports import SendFailure
 from broker.records import Commit, Headers, OutRecord, Partition
 from broker.routing.router import Grant
@@ -204,3 +206,18 @@ async def test_the_lag_of_a_topic_that_went_to_another_worker_does_not_stand_sti
             await process._measure()  # noqa: SLF001 - what it does every two seconds
             seen.append(gauge._value.get())  # noqa: SLF001 - the client library has no reader
     assert seen == [7, 0]
+
+
+async def test_positions_that_cannot_be_read_in_a_rebalance_are_read_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = world.process(Pool(name="default"))
+    with monkeypatch.context() as patch:
+        patch.setattr(process.parts.consumer, "committed", AsyncMock(side_effect=Unavailable("away")))
+        await process.committer.on_assigned(frozenset({FAST}))
+    refused = process.committer.assigned
+    monkeypatch.setattr(process.parts.consumer, "committed", AsyncMock(return_value={}))
+    await process.committer.adopt(frozenset({FAST}))
+    assert refused == frozenset()
+    assert process.committer.assigned == {FAST}
+    assert "positions cannot be read after a rebalance" in caplog.text
