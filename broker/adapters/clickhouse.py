@@ -170,7 +170,7 @@ class ClickHouseLedger:
 def _target(settings: ClickHouse) -> dict[str, Any]:
     """Arguments of the client; raises `ConfigError` for a DSN that names no server."""
     if settings.dsn is None:
-        raise ConfigError("clickhouse.dsn is not set")
+        raise ConfigError("no ClickHouse: start `broker up` in this folder, or name clickhouse.dsn")
     parts = urlsplit(settings.dsn.get_secret_value())
     secure = parts.scheme in {"clickhouses", "https"}
     if parts.scheme not in {"clickhouse", "clickhouses", "http", "https"} or not parts.hostname:

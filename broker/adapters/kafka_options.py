@@ -29,7 +29,7 @@ def connection_options(kafka: Kafka, client_id: str = "broker") -> Options:
         ConfigError: no servers are configured, or a certificate file cannot be used.
     """
     if not kafka.bootstrap_servers:
-        raise ConfigError("kafka.bootstrap_servers is not set")
+        raise ConfigError("no Kafka: start `broker up` in this folder, or name kafka.bootstrap_servers")
     protocol = kafka.security_protocol.upper()
     options = Options(
         bootstrap_servers=[server.strip() for server in kafka.bootstrap_servers.split(",") if server.strip()],

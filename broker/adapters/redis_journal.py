@@ -38,7 +38,7 @@ class RedisJournal:
 
     def __init__(self, redis: Redis, names: TopicNames) -> None:
         if redis.url is None:
-            raise ConfigError("redis.url is not set")
+            raise ConfigError("no Redis: start `broker up` in this folder, or name redis.url")
         self._names = names
         self._ttl_ms = max(1, round(redis.answer_ttl * 1000))
         try:

@@ -25,7 +25,7 @@ async def look(settings: RedisSettings) -> RedisState:
     Raises `Unavailable` where nothing answers or the credentials are refused, `ConfigError` for a URL that is none.
     """
     if settings.url is None:
-        raise ConfigError("redis.url is not set")
+        raise ConfigError("no Redis: start `broker up` in this folder, or name redis.url")
     tls = {
         "ssl_ca_certs": settings.ssl_ca_certs,
         "ssl_certfile": settings.ssl_certfile,

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from broker.adapters import kafka_options, redis_journal
 from broker.cli.root import main
 from broker.embedded.probe import free_port
-from broker.errors import Unavailable
+from broker.errors import ConfigError, Unavailable
 
 ASK = '{"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "fast", "messages": []}}'
 
@@ -120,3 +120,17 @@ def test_ctrl_c_is_one_line_and_130(tmp_path: Path) -> None:
             run.send_signal(signal.SIGINT)
             _, errors = run.communicate(timeout=30)
     assert (run.returncode, errors.strip()) == (130, "interrupted")
+
+
+@pytest.mark.parametrize(
+    ("command", "part"),
+    [("worker", "Kafka"), ("relay", "Kafka"), ("result a", "Redis"), ("spend", "ClickHouse"), ("topics plan", "Kafka")],
+)
+def test_a_part_that_is_named_nowhere_is_told_with_what_starts_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, part: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bare.yaml").write_text("model_list: [{model_name: fast, params: {model: openai/x}}]")
+    result = CliRunner().invoke(main, [*command.split(), "--config", "bare.yaml"])
+    assert isinstance(result.exception, ConfigError)
+    assert str(result.exception).startswith(f"no {part}: start `broker up` in this folder, or name ")
