@@ -35,7 +35,7 @@ type: install  ## mypy --strict over code and tests
 	@$(BIN)/mypy
 
 bench: install  ## bare pipeline and product side by side; writes bench.json
-	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 clean:  ## remove the virtual environment, caches and the demo's data
 	rm -rf $(VENV) .broker .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* htmlcov build dist *.egg-info bench.json
