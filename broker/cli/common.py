@@ -27,15 +27,42 @@ def config_option(command: Command) -> Command:
     return option(command)
 
 
-def instance_option(command: Command) -> Command:
-    """Give a command `--instance NAME`; the parameter is `instance: str | None`."""
-    option = click.option(
-        "--instance",
-        default=None,
-        metavar="NAME",
-        help="Name in the consumer group, unique among live members: after a restart the same partitions come at once.",
+def process_options(port: int) -> Callable[[Command], Command]:
+    """Give a command that keeps running `--config`, `--instance`, `--host`, `--port` and `--log-level`.
+
+    The parameters are `config: Path | None`, `instance: str | None`, `host: str | None`, `port: int`, `log_level: str`.
+    """
+    options = (
+        config_option,
+        click.option(
+            "--instance",
+            default=None,
+            metavar="NAME",
+            help="Name in the consumer group, unique among live members: after a restart its partitions come at once.",
+        ),
+        click.option("--host", default=None, help="Address of /health, /ready and /metrics; server.host if absent."),
+        click.option(
+            "--port",
+            type=click.IntRange(0, 65_535),
+            default=port,
+            show_default=True,
+            help="Port of /health, /ready and /metrics; of several processes each takes the next.",
+        ),
+        click.option(
+            "--log-level",
+            default="info",
+            show_default=True,
+            type=click.Choice(["debug", "info", "warning", "error"]),
+            help="What is logged.",
+        ),
     )
-    return option(command)
+
+    def give(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return give
 
 
 def json_option(command: Command) -> Command:

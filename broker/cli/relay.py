@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from broker.adapters.kafka import KafkaConsumer, KafkaProducer
-from broker.cli.common import config_option, instance_option, load_settings, run_async
+from broker.cli.common import load_settings, process_options, run_async
 from broker.clock import SystemClock
 from broker.config import Settings
 from broker.edge.health import HealthServer
@@ -20,23 +20,7 @@ log = logging.getLogger(__name__)
 
 
 @click.command()
-@config_option
-@instance_option
-@click.option("--host", default=None, help="Address of /health, /ready and /metrics; server.host if absent.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65_535),
-    default=4031,
-    show_default=True,
-    help="Port of /health, /ready and /metrics.",
-)
-@click.option(
-    "--log-level",
-    default="info",
-    show_default=True,
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    help="What is logged.",
-)
+@process_options(4031)
 def command(config: Path | None, instance: str | None, host: str | None, port: int, log_level: str) -> None:
     """Republish parked requests when they are due, until SIGTERM or Ctrl-C. Several may run: they share the work."""
     setup(level=log_level)

@@ -11,7 +11,7 @@ import click
 
 from broker.adapters.clickhouse import ClickHouseLedger
 from broker.adapters.kafka import KafkaConsumer, KafkaProducer
-from broker.cli.common import config_option, instance_option, load_settings, run_async
+from broker.cli.common import load_settings, process_options, run_async
 from broker.clock import SystemClock
 from broker.config import Settings
 from broker.edge.health import HealthServer
@@ -27,23 +27,7 @@ with Python's own threshold, looking through them again and again takes 40 % of 
 
 
 @click.command()
-@config_option
-@instance_option
-@click.option("--host", default=None, help="Address of /health, /ready and /metrics; server.host if absent.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65_535),
-    default=4030,
-    show_default=True,
-    help="Port of /health, /ready and /metrics.",
-)
-@click.option(
-    "--log-level",
-    default="info",
-    show_default=True,
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    help="What is logged.",
-)
+@process_options(4030)
 def command(config: Path | None, instance: str | None, host: str | None, port: int, log_level: str) -> None:
     """Write usage events to ClickHouse until SIGTERM or Ctrl-C. Several may run: they share the partitions.
 

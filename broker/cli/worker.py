@@ -10,7 +10,7 @@ from typing import Final
 
 import click
 
-from broker.cli.common import config_option, instance_option, load_settings, run_async
+from broker.cli.common import load_settings, process_options, run_async
 from broker.config import Pool, Settings
 from broker.errors import ConfigError
 from broker.logs import setup
@@ -23,26 +23,10 @@ WRONG_USE: Final = 2
 
 
 @click.command()
-@config_option
+@process_options(4010)
 @click.option("--pool", default="default", show_default=True, help="Pool of the configuration to serve.")
 @click.option(
     "--processes", type=click.IntRange(1, 256), default=None, help="How many; the pool's own number if absent."
-)
-@instance_option
-@click.option("--host", default=None, help="Address of /health, /ready and /metrics; server.host if absent.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65_535),
-    default=4010,
-    show_default=True,
-    help="Port of the first process; each further one takes the next.",
-)
-@click.option(
-    "--log-level",
-    default="info",
-    show_default=True,
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    help="What is logged.",
 )
 def command(
     config: Path | None,
