@@ -43,7 +43,16 @@ async def start(folder: Path, *options: str) -> Process:
     arguments = ["submit", "in.jsonl", "-o", "out.jsonl", "--json", "--config", "broker.yaml", *options]
     environment = {"PYTHONPATH": str(Path(__file__).parents[3]), "BROKER_API_KEY": "sk-env"}
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "broker", *arguments, cwd=folder, stdout=PIPE, stderr=PIPE, env=environment
+        sys.executable,
+        "-m",
+        "broker",
+        *arguments,
+        cwd=folder,
+        stdout=PIPE,
+        stderr=PIPE,
+        env=environment,
+        # A shell's background jobs ignore SIGINT, and their children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
