@@ -1,13 +1,15 @@
 """The ledger on ClickHouse, over HTTP: the port `Ledger`. The blocking client runs in threads."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, Error
+from pydantic import SecretStr
 from urllib3.exceptions import HTTPError
 
 from broker.adapters.clickhouse_migrations import migrations, statements, ttl
@@ -21,6 +23,9 @@ T = TypeVar("T")
 CONNECT_S: Final = 10
 ANSWER_S: Final = 300
 """How long a statement may take: a spend query over 100 million rows on one machine takes about a minute."""
+
+NOISY: Final = ("urllib3.connectionpool", "clickhouse_connect")
+"""Loggers that warn of each try of a statement; the error that is raised tells the same."""
 
 REFUSING: Final = frozenset(
     {6, 25, 26, 27, 33, 38, 41, 53, 69, 70, 72, 117, 131, 130, 190, 321, 349, 407, 467, 469, 508, 561, 634, 675}
@@ -50,6 +55,7 @@ class ClickHouseLedger:
         self._settings = settings
         self._target = _target(settings)
         self._database = str(self._target.pop("database"))
+        self._password: SecretStr = self._target.pop("password")
         self._client: Client | None = None
 
     @property
@@ -102,7 +108,10 @@ class ClickHouseLedger:
             await asyncio.to_thread(client.close)
 
     def _connect(self) -> Client:
-        client = clickhouse_connect.get_client(**self._target)
+        for name in NOISY:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        password = self._password.get_secret_value()
+        client = clickhouse_connect.get_client(**self._target, password=password)
         client.database = self._database
         return client
 
@@ -115,13 +124,14 @@ class ClickHouseLedger:
         try:
             return await asyncio.to_thread(work)
         except (ClickHouseError, HTTPError, OSError) as error:
-            raise Unavailable(f"ClickHouse at {self.address}: {self._explained(error)}") from error
+            place = f"{self._target['interface']}://{self._target['host']}:{self._target['port']}"
+            raise Unavailable(f"ClickHouse at {place}: {self._explained(error)}") from error
 
     def _explained(self, error: Exception) -> str:
         code = getattr(error, "code", None)
         if code in {UNKNOWN_TABLE, UNKNOWN_DATABASE}:
             return f"{_first_line(error)}; run `broker clickhouse migrate`"
-        return _first_line(error)
+        return _first_line(error) if code else _cause(error)
 
     def _migrate(self) -> list[str]:
         client = self._started()
@@ -180,7 +190,7 @@ def _target(settings: ClickHouse) -> dict[str, Any]:
         "port": parts.port or (8443 if secure else 8123),
         "interface": "https" if secure else "http",
         "username": unquote(parts.username or "default"),
-        "password": unquote(parts.password or ""),
+        "password": SecretStr(unquote(parts.password or "")),
         "database": parts.path.strip("/") or "default",
         "ca_cert": settings.ca_cert,
         "client_cert": settings.client_cert,
@@ -201,3 +211,22 @@ def _quoted(name: str) -> str:
 def _first_line(error: Exception) -> str:
     text = str(error).strip()
     return text.splitlines()[0][:500] if text else type(error).__name__
+
+
+def _cause(error: Exception) -> str:
+    """Say in a few words what went wrong on the way to the server: the client library quotes every layer's words."""
+    network = [each for each in _chain(error) if isinstance(each, HTTPError | OSError)]
+    if not network:
+        return _first_line(error)
+    innermost = network[-1]
+    if isinstance(innermost, TimeoutError):
+        return "no answer in time"
+    text = getattr(innermost, "strerror", None) or _first_line(innermost)
+    return f"{text[0].lower()}{text[1:]}"
+
+
+def _chain(error: BaseException | None) -> Iterator[Exception]:
+    """The error and what led to it, outermost first."""
+    while isinstance(error, Exception):
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)

@@ -37,6 +37,7 @@ def configuration(folder: Path, port: int) -> Path:
         general_settings: {{signing_key: s}}
         kafka: {{bootstrap_servers: "127.0.0.1:{port}"}}
         redis: {{url: "redis://:redis-password@127.0.0.1:{port}/0"}}
+        clickhouse: {{dsn: "clickhouse://me:clickhouse-password@127.0.0.1:{port}/x"}}
         """
     )
     return file
@@ -80,6 +81,18 @@ def test_a_refused_connection_is_one_line_without_what_the_client_library_logs(t
     )  # fmt: skip
     assert (run.returncode, run.stdout) == (1, "")
     assert [line.partition(" at ")[0] for line in run.stderr.splitlines()] == ["error: Kafka"]
+
+
+@pytest.mark.parametrize("arguments", [["sink", "--port", "0"], ["spend"]], ids=" ".join)
+def test_clickhouse_that_is_away_is_one_line(tmp_path: Path, arguments: list[str]) -> None:
+    port = free_port()
+    config = configuration(tmp_path, port)
+    run = subprocess.run(
+        [sys.executable, "-m", "broker", *arguments, "--config", str(config)],
+        capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr == f"error: ClickHouse at http://127.0.0.1:{port}: connection refused\n"
 
 
 @pytest.mark.parametrize(("wrong", "nearest"), [("submitt", "the nearest one is submit"), ("zzz", "no such command")])

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from broker.adapters.clickhouse import ClickHouseLedger
 from broker.adapters.clickhouse_migrations import migrations, statements, ttl
 from broker.config import ClickHouse
+from broker.embedded.probe import free_port
 from broker.errors import ConfigError, Unavailable
 from broker.ports import LedgerRow
 from schemas.usage import Outcome, UsageEvent
@@ -176,11 +177,23 @@ async def test_tables_that_do_not_exist_say_what_to_do(fresh_dsn: str) -> None:
     await ledger.stop()
 
 
-async def test_a_server_that_is_not_there_is_unavailable() -> None:
-    ledger = ClickHouseLedger(ClickHouse(dsn=SecretStr("clickhouse://me:secret@127.0.0.1:1/x")))
-    with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1/x") as found:
+@pytest.mark.parametrize(("scheme", "place"), [("clickhouse", "http"), ("clickhouses", "https")])
+async def test_a_server_that_is_not_there_is_unavailable_for_one_short_cause(
+    caplog: pytest.LogCaptureFixture, scheme: str, place: str
+) -> None:
+    port = free_port()
+    ledger = ClickHouseLedger(ClickHouse(dsn=SecretStr(f"{scheme}://me:secret@127.0.0.1:{port}/x")))
+    with pytest.raises(Unavailable) as found:
         await ledger.start()
-    assert "secret" not in str(found.value)
+    assert str(found.value) == f"ClickHouse at {place}://127.0.0.1:{port}: connection refused"
+    assert caplog.messages == []
+
+
+def test_no_attribute_shows_the_password() -> None:
+    ledger = ClickHouseLedger(ClickHouse(dsn=SecretStr("clickhouse://u:p%40ss@ch/db")))
+    shown = repr(vars(ledger))
+    assert "p@ss" not in shown
+    assert "p%40ss" not in shown
 
 
 async def test_a_query_cannot_write(clickhouse: ClickHouseLedger) -> None:
@@ -205,7 +218,8 @@ def test_credentials_of_a_dsn_are_percent_decoded_and_ports_have_defaults() -> N
     plain = ClickHouseLedger(ClickHouse(dsn=SecretStr("clickhouse://u:p%40ss@ch/db")))
     secure = ClickHouseLedger(ClickHouse(dsn=SecretStr("clickhouses://ch")))
     assert (plain.address, secure.address) == ("ch:8123/db", "ch:8443/default")
-    assert (plain._target["password"], secure._target["interface"]) == ("p@ss", "https")  # noqa: SLF001 - goes nowhere else
+    assert plain._password.get_secret_value() == "p@ss"  # noqa: SLF001 - goes nowhere else
+    assert secure._target["interface"] == "https"  # noqa: SLF001 - as above
 
 
 def test_statements_end_at_a_semicolon_at_the_end_of_a_line() -> None:
