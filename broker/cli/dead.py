@@ -1,16 +1,18 @@
 """`broker dead`: look at dead letters and send them again."""
 
 import heapq
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 import orjson
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from broker.adapters.kafka import KafkaProducer, KafkaReader
 from broker.cli.common import config_option, json_option, load_settings, run_async
@@ -30,6 +32,10 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 SHOWN = 2_000
 """Characters of a value that `show` prints without `--full`."""
+WIDE: Final = 120
+"""Columns of a terminal from which `list` has room for the origin too; `show` and `--json` always tell it."""
+MOST_ID: Final = 36
+"""Characters of a request id in a list: a UUID with its hyphens."""
 
 
 def selection(command: Command) -> Command:
@@ -62,14 +68,9 @@ def list_letters(config: Path | None, *, as_json: bool, limit: int, **chosen: An
         rows = [_row(letter, alias) for letter, alias in letters]
         click.echo(orjson.dumps({"matched": matched, "letters": rows}, option=orjson.OPT_INDENT_2))
         return
-    table = Table(box=None, pad_edge=False)
-    for name in ("at (UTC)", "request id", "alias", "code", "reason", "origin"):
-        table.add_column(name, overflow="fold")
-    for letter, alias in letters:
-        table.add_row(_at(letter), letter.request_id, alias or "–", letter.code, letter.reason, letter.origin)
     console = Console()
     if letters:
-        console.print(table)
+        console.print(_grid(letters, wide=console.width >= WIDE))
     console.print(f"{len(letters)} of {matched} dead letters" if matched else "no dead letters")
 
 
@@ -241,6 +242,22 @@ def _spelled(total: "Estimate", *, given: bool) -> str:
 
 def _at(letter: DeadLetter) -> str:
     return datetime.fromtimestamp(letter.at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _grid(letters: Sequence[tuple[DeadLetter, str | None]], *, wide: bool) -> Table:
+    """One line a letter; what does not fit ends in an ellipsis, but an id that `show` takes does not."""
+    grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    grid.add_column("at (UTC)", no_wrap=True)
+    grid.add_column("request id", no_wrap=True, max_width=MOST_ID)
+    for name in ("alias", "code", "reason", *(["origin"] if wide else [])):
+        grid.add_column(name)
+    for letter, alias in letters:
+        # The year says nothing: letters are kept for 30 days.
+        texts = [_at(letter)[5:], letter.request_id, alias or "–", letter.code, letter.reason]
+        texts += [letter.origin] if wide else []
+        # A column that may not wrap is not narrowed to make room; its cells are cut all the same.
+        grid.add_row(*(Text(" ".join(text.split()), no_wrap=True, overflow="ellipsis") for text in texts))
+    return grid
 
 
 def _row(letter: DeadLetter, alias: str | None, *, whole: bool = False) -> dict[str, Any]:
