@@ -1,11 +1,12 @@
 """`broker dead`: look at dead letters and send them again."""
 
 import heapq
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 import orjson
@@ -36,6 +37,16 @@ WIDE: Final = 120
 """Columns of a terminal from which `list` has room for the origin too; `show` and `--json` always tell it."""
 MOST_ID: Final = 36
 """Characters of a request id in a list: a UUID with its hyphens."""
+
+
+class Unconfirmed(click.ClickException):
+    """Nobody is there to ask; ends the command with one line and exit code 2."""
+
+    exit_code = 2
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the line as every other error's."""
+        click.echo(f"error: {self.format_message()}", file=file, err=True)
 
 
 def selection(command: Command) -> Command:
@@ -123,6 +134,8 @@ def replay(
         raise click.UsageError("say which: IDS, --alias, --reason, --since, --until, or --all")
     if as_json and not (dry_run or yes):
         raise click.UsageError("--json cannot ask: add --yes or --dry-run")
+    if not (dry_run or yes or (sys.stdin and sys.stdin.isatty())):
+        raise Unconfirmed("nothing is sent without a confirmation; add --yes (or --dry-run to look)")
     run_async(_replay(load_settings(config), sought, dry_run=dry_run, deadline=deadline, ask=not yes, as_json=as_json))
 
 

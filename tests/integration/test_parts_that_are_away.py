@@ -48,7 +48,7 @@ def configuration(folder: Path, port: int) -> Path:
     [
         ["cancel", "a"],
         ["dead", "list"],
-        ["dead", "replay", "a"],
+        ["dead", "replay", "a", "--yes"],
         ["relay", "--port", "0"],
         ["result", "a"],
         ["submit", "in.jsonl", "-o", "out.jsonl"],
@@ -93,6 +93,15 @@ def test_clickhouse_that_is_away_is_one_line(tmp_path: Path, arguments: list[str
     )  # fmt: skip
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr == f"error: ClickHouse at http://127.0.0.1:{port}: connection refused\n"
+
+
+def test_a_replay_that_can_ask_nobody_says_what_to_add(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "broker", "dead", "replay", "--all", "--config", str(configuration(tmp_path, 1))],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr == "error: nothing is sent without a confirmation; add --yes (or --dry-run to look)\n"
 
 
 @pytest.mark.parametrize(("wrong", "nearest"), [("submitt", "the nearest one is submit"), ("zzz", "no such command")])
