@@ -10,22 +10,12 @@ import clickhouse_connect
 import pytest
 import yaml
 
-from broker.embedded.probe import free_port, port_is_free
 from tests.processes import run, upstream_process
 
 pytestmark = [pytest.mark.embedded, pytest.mark.timeout(300)]
 
 COUNT = 5_000
-PORTS_USED = 16
 READY_SECONDS = 60
-
-
-def port_base() -> int:
-    """First of a row of free ports."""
-    while True:
-        base = min(free_port(), 60_000)
-        if all(port_is_free(base + distance) for distance in range(PORTS_USED)):
-            return base
 
 
 def write_input(path: Path) -> None:
@@ -36,14 +26,16 @@ def write_input(path: Path) -> None:
             lines.write(json.dumps(line) + "\n")
 
 
-async def test_of_five_thousand_requests_none_is_lost_none_is_doubled_and_each_has_one_row(tmp_path: Path) -> None:
+async def test_of_five_thousand_requests_none_is_lost_none_is_doubled_and_each_has_one_row(
+    tmp_path: Path, port_base: int
+) -> None:
     write_input(tmp_path / "in.jsonl")
     async with upstream_process() as url:
         prices = {"input_cost_per_token": "0.000001", "output_cost_per_token": "0.000002"}
         params = {"model": "openai/stub-model", "api_base": url, "api_key": "sk-none", **prices}
         config = tmp_path / "broker.yaml"
         config.write_text(yaml.safe_dump({"model_list": [{"model_name": "stub", "litellm_params": params}]}))
-        arguments = ["up", "--json", "--no-model", "--config", str(config), "--port-base", str(port_base())]
+        arguments = ["up", "--json", "--no-model", "--config", str(config), "--port-base", str(port_base)]
         up = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "broker", *arguments, cwd=tmp_path, stdout=asyncio.subprocess.PIPE
         )
