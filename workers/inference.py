@@ -194,7 +194,6 @@ class Inference:
             deadline=deadline,
             tokens=0,
             seq=self._seq,
-            received=self._clock.monotonic(),
         )
         if job.history:
             # A request that comes back from a delay topic has not got its retries back.

@@ -15,7 +15,7 @@ from broker.records import OutRecord
 
 @dataclass(slots=True, eq=False)
 class Work:
-    """One request in this worker. Monotonic times are seconds; `deadline` is unix milliseconds."""
+    """One request in this worker; `deadline` is unix milliseconds."""
 
     job: Job
     tracker: PartitionTracker
@@ -26,13 +26,11 @@ class Work:
     tokens: int
     """Estimated input plus output, what a permit reserves."""
     seq: int
-    received: float
     state: State = State.QUEUED
     tries: int = 0
     """Attempts made in this alias, by this worker."""
     tried: frozenset[str] = frozenset()
     """Deployments that failed it since the last wait."""
-    ready_since: float = 0.0
     task: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
     cancelled: bool = False
