@@ -12,11 +12,14 @@ BrokerError
     ├── ModelNotAllowed           403 model_not_allowed
     ├── ModelNotFound             404 model_not_found
     ├── UpstreamTimeout           408 upstream_timeout
+    ├── RequestIdConflict         409 request_id_conflict
+    ├── AnswerExpired             410 answer_expired
     ├── BudgetExceeded            422 budget_exceeded
     ├── RateLimitExceeded         429 rate_limit_exceeded, with `retry_after`
     ├── Cancelled                 499 cancelled
     ├── BadUpstreamResponse       502 bad_upstream_response
     ├── UpstreamUnreachable       502 upstream_unreachable
+    ├── OutcomeUnknown            502 outcome_unknown
     ├── DeadlineExceeded          504 deadline_exceeded
     └── UpstreamError             the upstream's own status, code and message
 """
@@ -125,6 +128,18 @@ class UpstreamTimeout(RequestError):
     status, code, type = 408, "upstream_timeout", "timeout_error"
 
 
+class RequestIdConflict(RequestError):
+    """The request id belongs to a request of another tenant."""
+
+    status, code, type = 409, "request_id_conflict", "invalid_request_error"
+
+
+class AnswerExpired(RequestError):
+    """The same request was answered before, and its body is no longer kept; it is not called again."""
+
+    status, code, type = 410, "answer_expired", "invalid_request_error"
+
+
 class BudgetExceeded(RequestError):
     """The key, or its tenant, has spent its budget."""
 
@@ -159,6 +174,12 @@ class UpstreamUnreachable(RequestError):
     """No connection, or one that broke before an answer."""
 
     status, code = 502, "upstream_unreachable"
+
+
+class OutcomeUnknown(RequestError):
+    """A worker died during the call, and the alias asks that such calls are not repeated (`on_unknown: fail`)."""
+
+    status, code = 502, "outcome_unknown"
 
 
 class ReplyUndeliverable(RequestError):

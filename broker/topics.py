@@ -97,6 +97,26 @@ class TopicNames:
         """Redis key of the stored answer of a request."""
         return f"{self.prefix}answer:{request_id}"
 
+    def lease_key(self, key: str) -> str:
+        """Redis key of a request's lease and marker."""
+        return f"{self.prefix}lease:{key}"
+
+    def moved_key(self, key: str, hop: int) -> str:
+        """Redis key of what a hop that moved on has to publish."""
+        return f"{self.prefix}moved:{hop}:{key}"
+
+    def limit_key(self, deployment: str) -> str:
+        """Redis key, and the head of further ones, of what workers share of a deployment."""
+        return f"{self.prefix}limit:{deployment}"
+
+    def caller_key(self, scope: str) -> str:
+        """Redis key, and the head of further ones, of a caller's scope."""
+        return f"{self.prefix}caller:{scope}"
+
+    def worker_key(self, worker: str) -> str:
+        """Redis key of what a worker says of itself."""
+        return f"{self.prefix}worker:{worker}"
+
 
 def topic_specs(names: TopicNames, aliases: list[str], *, max_message_bytes: int = 4 << 20) -> list[TopicSpec]:
     """Every topic that `aliases` need, with the partitions and retention of the wire contract's defaults."""

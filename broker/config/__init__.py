@@ -6,11 +6,13 @@ from broker.config.models import (
     ClickHouse,
     Deployment,
     Kafka,
+    OnUnknown,
     Pool,
     Prices,
     Redis,
     Settings,
     Strategy,
+    Tenant,
     VirtualKey,
 )
 
@@ -19,11 +21,13 @@ __all__ = [
     "ClickHouse",
     "Deployment",
     "Kafka",
+    "OnUnknown",
     "Pool",
     "Prices",
     "Redis",
     "Settings",
     "Strategy",
+    "Tenant",
     "VirtualKey",
     "load",
 ]

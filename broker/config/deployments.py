@@ -10,7 +10,7 @@ from broker.config.reading import Reading, Yaml
 from broker.topics import ALIAS_PATTERN
 
 PRICE_FIELDS: Final = tuple(Prices.model_fields)
-LIMIT_FIELDS: Final = ("rpm", "tpm")
+LIMIT_FIELDS: Final = ("rpm", "tpm", "itpm", "otpm", "rpd", "tpd")
 """May stand at the entry, in its parameters or in its model_info: LiteLLM looks in all three, in this order."""
 
 PLAIN_FIELDS: Final = (

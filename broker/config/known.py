@@ -20,13 +20,16 @@ TOP_ACTED: Final = frozenset(
 )
 """LiteLLM's sections, its two of convenience, and ours."""
 
-ENTRY_ACTED: Final = frozenset({"model_name", "litellm_params", "params", "model_info", "rpm", "tpm"})
+ENTRY_ACTED: Final = frozenset(
+    {"model_name", "litellm_params", "params", "model_info", "rpm", "tpm", "itpm", "otpm", "rpd", "tpd"}
+)
 
 ENTRY_NESTED: Final = frozenset({"litellm_params", "params", "model_info"})
 
 PARAMS_ACTED: Final = frozenset(
     {"model", "custom_llm_provider", "api_key", "api_base", "base_url", "organization", "extra_headers", "extra_body"}
-    | {"rpm", "tpm", "max_parallel_requests", "timeout", "stream_timeout", "weight", "order", "tags", "base_model"}
+    | {"rpm", "tpm", "itpm", "otpm", "rpd", "tpd", "max_parallel_requests", "timeout", "stream_timeout"}
+    | {"weight", "order", "tags", "base_model"}
     | {"drop_params", "additional_drop_params", "litellm_credential_name"}
     | set(Prices.model_fields)
 )
@@ -34,7 +37,9 @@ PARAMS_ACTED: Final = frozenset(
 
 CREDENTIAL_ACTED: Final = frozenset({"api_key", "api_base", "base_url", "organization"})
 
-INFO_ACTED: Final = frozenset({"id", "base_model", "rpm", "tpm"} | set(Prices.model_fields))
+INFO_ACTED: Final = frozenset(
+    {"id", "base_model", "rpm", "tpm", "itpm", "otpm", "rpd", "tpd"} | set(Prices.model_fields)
+)
 
 ALIAS_FIELDS: Final = ("num_retries", "timeout", "deadline", "cooldown_time", "allowed_fails")
 """Policy that the file and `Alias` call by the same name."""
@@ -61,7 +66,7 @@ DEPLOYMENT_DEFAULTS: Final = {
 
 GENERAL_ACTED: Final = frozenset({"master_key", "signing_key"})
 
-ALIAS_ACTED: Final = frozenset({*ALIAS_FIELDS, *FALLBACK_KINDS, "routing_strategy"})
+ALIAS_ACTED: Final = frozenset({*ALIAS_FIELDS, *FALLBACK_KINDS, "routing_strategy", "on_unknown", "fail_open"})
 """What our section `aliases` may set for one alias."""
 
 ALIAS_WORDS: Final = {"strategy": "routing_strategy"}

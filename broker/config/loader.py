@@ -101,6 +101,7 @@ def _settings(reading: Reading, top: Mapping[str, Any]) -> dict[str, Any]:
         "alias_names": renamed,
         "default_fallbacks": default_fallbacks,
         "keys": _keys(reading, top.get("keys"), master, names),
+        "tenants": sections.read_tenants(reading, top.get("tenants")),
         "anonymous_tenant": sections.read_anonymous(reading, top.get("tenants"), Settings().anonymous_tenant),
         "signing_key": _signing_key(signing or reading.environ.get(SIGNING_VARIABLE), master),
         "kafka": sections.read_part(reading, top.get("kafka"), "kafka", Kafka),

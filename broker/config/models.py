@@ -23,6 +23,15 @@ class Strategy(StrEnum):
     COST_BASED = "cost-based-routing"
 
 
+class OnUnknown(StrEnum):
+    """What follows a crash during a call, when nobody can tell whether the provider answered (delivery.md)."""
+
+    RETRY = "retry"
+    """Call again: the caller gets an answer, the provider may charge twice."""
+    FAIL = "fail"
+    """Never call again: the caller gets 502 `outcome_unknown`."""
+
+
 class Prices(Section):
     """Prices of one deployment in USD, overriding every other source; None where not overridden."""
 
@@ -49,6 +58,12 @@ class Deployment(Section):
     headers: dict[str, SecretStr] = Field(default_factory=dict)
     rpm: int | None = Field(default=None, ge=1)
     tpm: int | None = Field(default=None, ge=1)
+    itpm: int | None = Field(default=None, ge=1)
+    """Input tokens only, as Anthropic counts them; `otpm` output tokens only."""
+    otpm: int | None = Field(default=None, ge=1)
+    rpd: int | None = Field(default=None, ge=1)
+    """Requests per 24 h, wherever they begin; `tpd` tokens."""
+    tpd: int | None = Field(default=None, ge=1)
     max_parallel_requests: int | None = Field(default=None, ge=1)
     timeout: float | None = Field(default=None, gt=0)
     stream_timeout: float | None = Field(default=None, gt=0)
@@ -79,6 +94,21 @@ class Alias(Section):
     fallbacks: tuple[str, ...] = ()
     context_window_fallbacks: tuple[str, ...] = ()
     content_policy_fallbacks: tuple[str, ...] = ()
+    on_unknown: OnUnknown = OnUnknown.RETRY
+    fail_open: bool = False
+    """Serve on while Redis is away: at least once, limits within each process. By default work waits instead."""
+
+
+class Tenant(Section):
+    """What a tenant may use over all its keys, and its share where tenants compete. Budgets are USD."""
+
+    name: str
+    weight: float = Field(default=1.0, gt=0, le=1000)
+    """Share of the tokens that a busy deployment serves: 3 gets three times as much as 1 (limits.md)."""
+    rpm_limit: int | None = Field(default=None, ge=1)
+    tpm_limit: int | None = Field(default=None, ge=1)
+    max_parallel_requests: int | None = Field(default=None, ge=1)
+    max_budget: Decimal | None = Field(default=None, ge=0)
 
 
 class VirtualKey(Section):
@@ -120,7 +150,7 @@ class Kafka(Section):
 
 
 class Redis(Section):
-    """Where answers are stored. With no `url`, `broker up` starts an embedded one."""
+    """Leases, answers and shared limits. With no `url`, `broker up` starts an embedded one. Times are seconds."""
 
     url: SecretStr | None = None
     """`redis://` or `rediss://`, credentials included."""
@@ -129,6 +159,10 @@ class Redis(Section):
     ssl_keyfile: str | None = None
     answer_ttl: float = Field(default=3600.0, gt=0)
     """Seconds an answer stays readable by request id."""
+    marker_ttl: float = Field(default=86_400.0, gt=0)
+    """Seconds for which a request that was answered is known as such, so that the same id makes no second call."""
+    lease_seconds: float = Field(default=30.0, ge=1)
+    """How long a request of a worker that died waits for another; live workers renew three times as often."""
 
 
 class ClickHouse(Section):
@@ -154,6 +188,8 @@ class Pool(Section):
     """Upstream calls at once in one process."""
     drain_seconds: float = Field(default=130.0, ge=0)
     commit_interval: float = Field(default=0.3, gt=0)
+    batch_share: float = Field(default=0.05, ge=0, le=1)
+    """Share of the permits that the batch lane gets even while interactive requests wait (limits.md)."""
 
 
 class Server(Section):
@@ -172,6 +208,8 @@ class Settings(Section):
     default_fallbacks: tuple[str, ...] = ()
     keys: dict[str, VirtualKey] = Field(default_factory=dict)
     """By hash."""
+    tenants: dict[str, Tenant] = Field(default_factory=dict)
+    """Those that the configuration says something of; any other has weight 1 and no limits."""
     anonymous_tenant: str | None = "anonymous"
     """Tenant of requests without a key; None refuses them."""
     signing_key: SecretStr | None = None

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, time
 from typing import Any, Final
 
-from broker.config.models import Pool, VirtualKey
+from broker.config.models import Pool, Tenant, VirtualKey
 from broker.config.problems import kind
 from broker.config.reading import ModelT, Reading
 
@@ -111,12 +111,25 @@ def _expiry(reading: Reading, value: object, path: str) -> int | None:
 
 def read_anonymous(reading: Reading, value: object, default: str | None) -> str | None:
     """Return the tenant of requests without a key; an explicit null refuses them."""
-    tenants = reading.section(value, "tenants", {"anonymous"})
+    tenants = reading.section(value, "tenants", {"anonymous", "policies"}, nested={"policies"})
     name = tenants.get("anonymous", default)
     if name is not None and (not isinstance(name, str) or not name):
         reading.problem("tenants.anonymous", f"a name or null is needed, not {kind(name)}")
         return default
     return name
+
+
+def read_tenants(reading: Reading, value: object) -> dict[str, Tenant]:
+    """Return what `tenants.policies`, a mapping of name → limits and weight, says of tenants."""
+    policies = value.get("policies") if isinstance(value, dict) else None  # what else it holds `read_anonymous` judges
+    tenants = {}
+    for name, entry in reading.mapping(policies, "tenants.policies").items():
+        path = f"tenants.policies.{name}"
+        values = {**reading.section(entry, path, set(Tenant.model_fields) - {"name"}), "name": name}
+        tenant = reading.build(Tenant, values, path)
+        if tenant is not None:
+            tenants[name] = tenant
+    return tenants
 
 
 def read_prices(reading: Reading, value: object) -> tuple[dict[str, Any], ...]:

@@ -24,10 +24,12 @@ FIRST_SEEN: Final = "first-seen"
 NOT_BEFORE: Final = "not-before"
 ORIGIN: Final = "origin"
 LAST_ERROR: Final = "last-error"
+# How often the broker has republished the request: what tells a leftover of an earlier hop from the request itself.
+HOP: Final = "hop"
 # What stands for `authorization` on a record the broker wrote: no virtual key is written into a topic again.
 CALLER: Final = "caller"
 SIGNATURE: Final = "broker-signature"
-SIGNED: Final = (ATTEMPT, VISITED, FIRST_SEEN, NOT_BEFORE, ORIGIN, LAST_ERROR)
+SIGNED: Final = (ATTEMPT, VISITED, FIRST_SEEN, NOT_BEFORE, ORIGIN, LAST_ERROR, HOP)
 
 # On replies.
 STATUS: Final = "status"
@@ -41,6 +43,8 @@ QUEUE_MS: Final = "queue-ms"
 UPSTREAM_MS: Final = "upstream-ms"
 RETRY_AFTER: Final = "retry-after"
 FINAL: Final = "final"
+# On the reply to a request that was answered before: the id of the request whose call this answer is from.
+REPLAY_OF: Final = "replay-of"
 SEQ: Final = "seq"
 
 # On parked requests: the topic they go back to.
@@ -58,7 +62,9 @@ UNREADABLE: Final = "broker-unreadable"
 
 def signature(secret: bytes, request_id: str, values: dict[str, str]) -> str:
     """HMAC-SHA256, hex, over the request id and the signed headers in their fixed order; absent ones count as empty."""
-    text = "\n".join([request_id, *(values.get(name, "") for name in SIGNED)])
+    # `hop` came later: records written without it keep their signature.
+    names = SIGNED if HOP in values else SIGNED[:-1]
+    text = "\n".join([request_id, *(values.get(name, "") for name in names)])
     return hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()
 
 

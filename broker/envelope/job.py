@@ -58,6 +58,8 @@ class Job:
     history: tuple[str, ...] = ()
     """`deployment status code` of every failed try, oldest first."""
     not_before: int | None = None
+    hop: int = 0
+    """How often the broker has republished it."""
     problem: RequestError | None = None
 
     @property
@@ -201,6 +203,7 @@ def _read_signed(job: Job, reader: _Reader, secret: bytes) -> None:
     job.history = tuple(entry for entry in values.get(h.LAST_ERROR, "").split(";") if entry)
     job.first_seen = int(values.get(h.FIRST_SEEN) or job.first_seen)
     job.not_before = int(values[h.NOT_BEFORE]) if values.get(h.NOT_BEFORE) else None
+    job.hop = int(values.get(h.HOP, "0"))
 
 
 def _read_body(job: Job, reader: _Reader, max_body_bytes: int) -> None:
@@ -271,6 +274,7 @@ def encode_again(  # noqa: PLR0913 - what changes when a request is republished
         h.FIRST_SEEN: str(job.first_seen),
         h.ORIGIN: f"{record.topic}-{record.partition}-{record.offset}",
         h.LAST_ERROR: ";".join(job.history[-MAX_ATTEMPTS_LISTED:]),
+        h.HOP: str(job.hop + 1),
     }
     if not_before is not None:
         values[h.NOT_BEFORE] = str(not_before)

@@ -1,36 +1,11 @@
-"""The seams: what the core needs from a log, a journal, a ledger and a limiter. The contract stands on the method.
-
-Every port has an adapter for the real technology and an in-memory twin in `broker.adapters`; one contract suite runs
-over both.
-"""
+"""The log: a member of a group, a producer, a reader of chosen partitions, an admin. The contract is on the method."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from broker.records import Commit, Headers, OutRecord, Partition, Record
+from broker.records import Commit, OutRecord, Partition, Record
 from broker.topics import TopicSpec
-from schemas.usage import UsageEvent
-
-__all__ = [
-    "Answer",
-    "AssignmentListener",
-    "Commit",
-    "Headers",
-    "Journal",
-    "Ledger",
-    "LedgerRow",
-    "LogAdmin",
-    "LogConsumer",
-    "LogProducer",
-    "LogReader",
-    "OutRecord",
-    "Partition",
-    "Record",
-    "SendFailure",
-    "Table",
-    "TopicState",
-]
 
 
 class AssignmentListener(Protocol):
@@ -183,88 +158,6 @@ class LogAdmin(Protocol):
 
     async def lags(self, group: str) -> Mapping[Partition, tuple[int, int]]:
         """Committed offset and end offset of each partition the group has committed."""
-        ...
-
-    async def stop(self) -> None:
-        """Close."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The stored outcome of a request: what its final reply carries."""
-
-    request_id: str
-    status: int
-    body: bytes
-    headers: Mapping[str, str]
-
-
-class Journal(Protocol):
-    """Stored outcomes by request id. In this form it keeps answers; leases and fences are added to the same port."""
-
-    async def start(self) -> None:
-        """Connect. Raises `Unavailable`."""
-        ...
-
-    async def complete(self, answers: Sequence[Answer]) -> None:
-        """Store outcomes, in one round trip; the later one of a request id wins. Raises `Unavailable`."""
-        ...
-
-    async def outcome(self, request_id: str) -> Answer | None:
-        """Return the stored outcome; None when there is none, or no longer."""
-        ...
-
-    async def ping(self) -> None:
-        """Return when the store answers, raise `Unavailable` when it does not."""
-        ...
-
-    async def stop(self) -> None:
-        """Close."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerRow:
-    """A usage event and where it stood in the usage topic: what a restarted sink resumes from."""
-
-    event: UsageEvent
-    partition: int
-    offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A query's answer."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Any]]
-
-
-class Ledger(Protocol):
-    """The attempts table. Blocking work happens off the event loop."""
-
-    async def start(self) -> None:
-        """Connect. Raises `Unavailable`."""
-        ...
-
-    async def migrate(self) -> Sequence[str]:
-        """Apply the migrations that are not applied yet and return their names; idempotent."""
-        ...
-
-    async def insert(self, rows: Sequence[LedgerRow]) -> Sequence[tuple[LedgerRow, str]]:
-        """Write rows in one INSERT and return the rows the table refuses, each with the reason.
-
-        Raises `Unavailable`: the caller tries the identical rows again.
-        """
-        ...
-
-    async def next_offsets(self) -> Mapping[int, int]:
-        """Partition of the usage topic to the offset after the last row the table holds."""
-        ...
-
-    async def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Table:
-        """Run a read-only query. Raises `Unavailable`."""
         ...
 
     async def stop(self) -> None:

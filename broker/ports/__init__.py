@@ -1,0 +1,78 @@
+"""The seams: what the core needs from a log, a journal, a ledger and a limiter. The contract stands on the method.
+
+Every port has an adapter for the real technology and an in-memory twin in `broker.adapters`; one contract suite runs
+over both.
+"""
+
+from broker.ports.journal import Answer, Claim, Claimed, Copy, Ending, Journal, Lease, Standing
+from broker.ports.ledger import Ledger, LedgerRow, Table
+from broker.ports.limits import (
+    CALLER_SECONDS,
+    SLICE_SECONDS,
+    WINDOWS_S,
+    WORKER_SECONDS,
+    CallerClaim,
+    CallerEnd,
+    CallerRefusal,
+    CallerStore,
+    Granted,
+    Learned,
+    LimitStore,
+    Need,
+    Scope,
+    Settle,
+    Slice,
+    Units,
+)
+from broker.ports.log import (
+    AssignmentListener,
+    LogAdmin,
+    LogConsumer,
+    LogProducer,
+    LogReader,
+    SendFailure,
+    TopicState,
+)
+from broker.records import Commit, Headers, OutRecord, Partition, Record
+
+__all__ = [
+    "CALLER_SECONDS",
+    "SLICE_SECONDS",
+    "WINDOWS_S",
+    "WORKER_SECONDS",
+    "Answer",
+    "AssignmentListener",
+    "CallerClaim",
+    "CallerEnd",
+    "CallerRefusal",
+    "CallerStore",
+    "Claim",
+    "Claimed",
+    "Commit",
+    "Copy",
+    "Ending",
+    "Granted",
+    "Headers",
+    "Journal",
+    "Learned",
+    "Lease",
+    "Ledger",
+    "LedgerRow",
+    "LimitStore",
+    "LogAdmin",
+    "LogConsumer",
+    "LogProducer",
+    "LogReader",
+    "Need",
+    "OutRecord",
+    "Partition",
+    "Record",
+    "Scope",
+    "SendFailure",
+    "Settle",
+    "Slice",
+    "Standing",
+    "Table",
+    "TopicState",
+    "Units",
+]
