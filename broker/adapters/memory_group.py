@@ -32,6 +32,8 @@ class Group:
     partitions_of: Callable[[str], list[Partition]]
     members: list[Member] = field(default_factory=list)
     commits: dict[Partition, Commit] = field(default_factory=dict)
+    stalled: bool = False
+    """A fault: a rebalance revokes everything and gives nothing out, until one is asked for with this unset."""
     _requested: bool = False
     _task: asyncio.Task[None] | None = None
 
@@ -70,6 +72,8 @@ class Group:
             await asyncio.gather(*(_revoke(member) for member in self.members))
             if self._requested:
                 continue
+            if self.stalled:
+                return
             shares = assign(self.members, self.partitions_of)
             for member in self.members:
                 member.assigned, member.revoked = frozenset(shares[member]), False

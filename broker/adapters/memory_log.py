@@ -50,9 +50,14 @@ async def _poll(
 
 
 class MemoryConsumer:
-    """One member of a group; see `LogConsumer`."""
+    """One member of a group; see `LogConsumer`.
 
-    def __init__(self, log: MemoryLog, group: str) -> None:
+    Faults of this one member: `deaf` polls find nothing, whatever the log holds; `hung` polls never return.
+    """
+
+    def __init__(self, log: MemoryLog, group: str, *, deaf: bool = False, hung: bool = False) -> None:
+        self.deaf = deaf
+        self.hung = hung
         self._log = log
         self._group = log.group(group)
         self._positions: dict[Partition, int] = {}
@@ -80,9 +85,11 @@ class MemoryConsumer:
     async def poll(self, partitions: Sequence[Partition], *, max_records: int, timeout: float) -> Sequence[Record]:
         """Return records as the port says; none while a rebalance runs."""
         member = self._started()
+        if self.hung:
+            await asyncio.get_running_loop().create_future()
 
         def ours() -> list[Partition]:
-            named = [p for p in partitions if p in member.assigned] if member.settled else []
+            named = [p for p in partitions if p in member.assigned] if member.settled and not self.deaf else []
             self._turn += 1
             turn = self._turn % max(1, len(named))
             return named[turn:] + named[:turn]
