@@ -149,6 +149,7 @@ class Metrics:
         self._make_serving()
         self._make_policy()
         self._make_log()
+        self._make_backlog()
         self._make_parts()
 
     def _counter(self, name: str, text: str, *labels: str) -> CounterFamily:
@@ -203,8 +204,32 @@ class Metrics:
             "producer_failures_total", "Records the log did not take", "permanent"
         )
 
+    def _make_backlog(self) -> None:
+        # Of the worker's own partitions and permits: sum them over workers, but take the maximum of ages and times.
+        place = ("alias", "lane")
+        self.backlog_requests = self._gauge("backlog_requests", "Requests not finished, read or not; sum", *place)
+        self.backlog_tokens = self._gauge(
+            "backlog_tokens", "Estimated tokens of the backlog, absent while unknown; sum", *place
+        )
+        self.backlog_dollars = self._gauge(
+            "backlog_dollars", "Estimated USD of the backlog, absent while unknown; sum", *place
+        )
+        self.drain_seconds = self._gauge(
+            "drain_seconds", "Backlog at the rate of the last 30 s, 604800 where nothing finishes; max", *place
+        )
+        self.oldest_request_seconds = self._gauge(
+            "oldest_request_seconds", "Age of the oldest request that is not finished; max", *place
+        )
+        self.permits = self._gauge("permits", "Calls running and slots held by this worker; sum", "deployment", "state")
+        self.cooling = self._gauge("cooling", "Seconds for which a deployment is left alone; max", "deployment")
+        self.limit = self._gauge("limit", "Limits in force over all workers; max", "deployment", "limit")
+
     def _make_parts(self) -> None:
         self.journal_failures_total = self._counter("journal_failures_total", "Journal round trips that failed")
+        self.leases_lost_total = self._counter("leases_lost_total", "Leases another worker took while we had them")
+        self.orphans_total = self._counter("orphans_total", "Outcomes that came second and were not the reply")
+        self.unknown_total = self._counter("unknown_total", "Calls of workers that died, outcome unknown", "alias")
+        self.repeated_total = self._counter("repeated_total", "Requests answered by the outcome they had", "alias")
         self.sink_rows_total = self._counter("sink_rows_total", "Usage events written to ClickHouse")
         self.sink_refused_total = self._counter("sink_refused_total", "Usage events ClickHouse refused")
         self.sink_failures_total = self._counter("sink_failures_total", "INSERTs that failed and were tried again")
