@@ -15,20 +15,23 @@ from broker.topics import Lane, TopicNames
 RATE_SECONDS: Final = 30.0
 """Rates are means over this long."""
 REMEMBERED: Final = 1_000.0
-"""Finished requests that a mean of tokens or cost speaks of; older ones fade."""
+"""Answered requests that a mean of tokens or cost speaks of; older ones fade."""
+
+FORMAT: Final = 1
+"""Of a snapshot. Raised when a reader of the one before would not understand it."""
 
 Place = tuple[str, Lane]
 
 
 class LaneMeter:
-    """Counts of one alias and lane; `finished` costs a few additions."""
+    """Counts of one alias and lane; what is called for each request costs a few additions."""
 
-    __slots__ = ("_cost", "_count", "_done", "_marks", "_price_weight", "_priced", "_read", "_tokens", "_weight",
+    __slots__ = ("_cost", "_count", "_ended", "_marks", "_price_weight", "_priced", "_read", "_tokens", "_weight",
                  "mean_cost", "mean_tokens")  # fmt: skip
 
     def __init__(self) -> None:
         self._read = 0
-        self._done = 0
+        self._ended = 0
         self._count = 0
         self._tokens = 0
         self._priced = 0
@@ -36,17 +39,21 @@ class LaneMeter:
         self._weight = 0.0
         self._price_weight = 0.0
         self.mean_tokens: float | None = None
-        """Input and output of a finished request; None before the first one."""
+        """Input and output of an answered request; None before the first one."""
         self.mean_cost: float | None = None
-        """Pico-dollars of a finished request with a known price; None before the first one."""
+        """Pico-dollars of an answered request with a known price; None before the first one."""
         self._marks: deque[tuple[float, int, int]] = deque()
 
     def read(self, count: int = 1) -> None:
         """Note records that were read."""
         self._read += count
 
-    def finished(self, tokens: int, cost_pico: int | None) -> None:
-        """Note a request that has its end, with all its attempts' tokens and pico-dollars; None: no known price."""
+    def ended(self) -> None:
+        """Note a request that left the backlog, however it ended: answered, refused, sent on."""
+        self._ended += 1
+
+    def took(self, tokens: int, cost_pico: int | None) -> None:
+        """Note what an answered request took: tokens, and pico-dollars or None for no known price."""
         self._count += 1
         self._tokens += tokens
         if cost_pico is not None:
@@ -55,7 +62,6 @@ class LaneMeter:
 
     def roll(self, now: float) -> None:
         """Bring means and rates up to date; `now` is monotonic seconds."""
-        self._done += self._count
         if self._count:
             self._weight = min(self._weight + self._count, max(REMEMBERED, self._count))
             self.mean_tokens = _moved(self.mean_tokens, self._tokens / self._count, self._count / self._weight)
@@ -64,17 +70,17 @@ class LaneMeter:
             self.mean_cost = _moved(self.mean_cost, self._cost / self._priced, self._priced / self._price_weight)
         self._count = self._tokens = self._priced = self._cost = 0
         marks = self._marks
-        marks.append((now, self._read, self._done))
+        marks.append((now, self._read, self._ended))
         while len(marks) > 2 and marks[1][0] <= now - RATE_SECONDS:  # noqa: PLR2004 - one before the window, one now
             marks.popleft()
 
     def rates(self) -> tuple[float, float]:
-        """Requests a second that were read and that were finished, as of the last `roll`."""
+        """Requests a second that were read and that ended, as of the last `roll`."""
         if not self._marks:
             return 0.0, 0.0
-        (since, read, done), (now, read_now, done_now) = self._marks[0], self._marks[-1]
+        (since, read, ended), (now, read_now, ended_now) = self._marks[0], self._marks[-1]
         seconds = now - since
-        return ((read_now - read) / seconds, (done_now - done) / seconds) if seconds > 0 else (0.0, 0.0)
+        return ((read_now - read) / seconds, (ended_now - ended) / seconds) if seconds > 0 else (0.0, 0.0)
 
 
 def _moved(mean: float | None, latest: float, share: float) -> float:
@@ -105,8 +111,10 @@ class Meter:
         self.lane(alias, lane).read(count)
 
     def finished(self, alias: str, lane: Lane, tokens: int, cost_pico: int | None) -> None:
-        """Note a request that has its end; tokens of all its attempts, pico-dollars or None for no known price."""
-        self.lane(alias, lane).finished(tokens, cost_pico)
+        """Note an answered request: it left the backlog, and it took tokens and pico-dollars (None: no known price)."""
+        meter = self.lane(alias, lane)
+        meter.ended()
+        meter.took(tokens, cost_pico)
 
     def roll(self, now: float) -> None:
         """Bring every lane up to date; every second or two, in monotonic seconds."""
@@ -193,6 +201,7 @@ def snapshot(  # noqa: PLR0913 - one part of it each
     """
     places: Sequence[Place] = sorted({*lanes, *meter.places()})
     return {
+        "format": FORMAT,
         "worker": identity.worker,
         "pool": identity.pool,
         "host": identity.host,

@@ -26,7 +26,8 @@ def test_rates_are_means_over_the_last_thirty_seconds() -> None:
 def test_a_lane_that_finished_nothing_of_late_has_no_rate_but_keeps_its_means() -> None:
     meter = LaneMeter()
     meter.roll(0.0)
-    meter.finished(300, 7_000)
+    meter.ended()
+    meter.took(300, 7_000)
     for second in range(1, 90):
         meter.roll(float(second))
     assert (meter.rates(), meter.mean_tokens, meter.mean_cost) == ((0.0, 0.0), 300, 7_000)
@@ -40,13 +41,23 @@ def test_before_the_first_request_has_finished_the_means_are_unknown() -> None:
 
 def test_a_request_without_a_known_price_does_not_make_the_mean_cheaper() -> None:
     meter = LaneMeter()
-    meter.finished(100, None)
+    meter.took(100, None)
     meter.roll(1.0)
     assert (meter.mean_tokens, meter.mean_cost) == (100, None)
-    meter.finished(100, 4_000)
-    meter.finished(100, None)
+    meter.took(100, 4_000)
+    meter.took(100, None)
     meter.roll(2.0)
     assert meter.mean_cost == 4_000
+
+
+def test_a_request_that_was_refused_or_sent_on_counts_for_the_rate_and_not_for_the_means() -> None:
+    meter = LaneMeter()
+    meter.roll(0.0)
+    meter.ended()
+    meter.ended()
+    meter.took(80, 400)
+    meter.roll(1.0)
+    assert (meter.rates(), meter.mean_tokens, meter.mean_cost) == ((0.0, 2.0), 80, 400)
 
 
 def test_the_means_follow_a_change_of_the_requests() -> None:
@@ -54,7 +65,7 @@ def test_the_means_follow_a_change_of_the_requests() -> None:
     for tokens in (100, 900):
         for second in range(20):
             for _ in range(int(REMEMBERED) // 10):
-                meter.finished(tokens, tokens)
+                meter.took(tokens, tokens)
             meter.roll(float(second))
     assert meter.mean_tokens is not None
     assert 800 < meter.mean_tokens < 900
@@ -71,7 +82,7 @@ def test_a_rate_is_what_finished_between_the_marks_and_no_more_than_the_window_i
     for pause, count in steps:
         now += pause
         for _ in range(count):
-            meter.finished(1, 1)
+            meter.ended()
         meter.roll(now)
         done.append((now, count))
     # The oldest mark is the last one at or before the window's begin.
