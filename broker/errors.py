@@ -17,6 +17,8 @@ BrokerError
     ├── BudgetExceeded            422 budget_exceeded
     ├── RateLimitExceeded         429 rate_limit_exceeded, with `retry_after`
     ├── Cancelled                 499 cancelled
+    ├── InternalError             500 internal_error, and a dead letter
+    ├── Poisoned                  500 poisoned, and a dead letter
     ├── BadUpstreamResponse       502 bad_upstream_response
     ├── UpstreamUnreachable       502 upstream_unreachable
     ├── OutcomeUnknown            502 outcome_unknown
@@ -162,6 +164,12 @@ class InternalError(RequestError):
     """A defect of ours met this request; the record is dead-lettered so that it can be replayed."""
 
     status, code = 500, "internal_error"
+
+
+class Poisoned(RequestError):
+    """Every worker that called for this request died or stalled; it is dead-lettered and not called again."""
+
+    status, code = 500, "poisoned"
 
 
 class BadUpstreamResponse(RequestError):

@@ -1,124 +1,145 @@
-"""Stored outcomes in Redis: the port `Journal`. One string a request, in the layout of `journal_codec`."""
+"""Leases and outcomes in Redis: the port `Journal`. One Redis, or a primary with replicas; not a Redis Cluster.
+
+A request has a hash (lease and marker) and, once it ended, a string in the layout of `journal_codec`.
+"""
 
 import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
-from redis.asyncio import BlockingConnectionPool
-from redis.asyncio import Redis as RedisClient
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from broker.adapters.journal_codec import OFF_LOOP_FROM, decode, encode
+from broker.adapters import redis_journal_scripts as scripts
+from broker.adapters.journal_codec import OFF_LOOP_FROM, decode, encode, size
+from broker.adapters.redis_client import RedisClient
 from broker.config.models import Redis
-from broker.errors import ConfigError, Unavailable
-from broker.ports import Answer
+from broker.ports import Answer, Claim, Claimed, Ending, Lease, Standing
 from broker.topics import TopicNames
 
-CONNECT_TIMEOUT_S: Final = 5.0
-SOCKET_TIMEOUT_S: Final = 10.0
-START_LIMIT_S: Final = 12.0
-"""For the first answer, its repetition included."""
-HEALTH_CHECK_S: Final = 30
-
-_STORE: Final = """
-for i, key in ipairs(KEYS) do
-  redis.call('SET', key, ARGV[i + 1], 'PX', ARGV[1])
-end
-"""
-"""One command for a whole batch: written as one SET each, packing and parsing them cost 12 % of a worker's CPU."""
-
-CONNECTIONS: Final = 16
-"""At most; a caller that finds all of them busy waits for one, up to the socket time-out."""
+_PEER: Final = Claimed(Standing.PEER)
+_FOREIGN: Final = Claimed(Standing.FOREIGN)
 
 
 class RedisJournal:
-    """Outcomes by request id, kept for `answer_ttl` seconds; safe for use by many tasks."""
+    """See the port; times are those of `settings.redis`."""
 
     def __init__(self, redis: Redis, names: TopicNames) -> None:
-        if redis.url is None:
-            raise ConfigError("no Redis: start `broker up` in this folder, or name redis.url")
         self._names = names
-        self._ttl_ms = max(1, round(redis.answer_ttl * 1000))
-        try:
-            pool = BlockingConnectionPool.from_url(redis.url.get_secret_value(), **_options(redis))
-        except ValueError as exc:
-            raise ConfigError("redis.url is none that starts with redis://, rediss:// or unix://") from exc
-        self._client = RedisClient.from_pool(pool)
-        self._store = self._client.register_script(_STORE)
-        place = pool.connection_kwargs
-        self._address = f"{place.get('host', 'localhost')}:{place.get('port', 6379)}"
+        self._redis = RedisClient(redis)
+        self._answer_ms = max(1, round(redis.answer_ttl * 1000))
+        self._marker_ms = max(1, round(redis.marker_ttl * 1000))
+        self._lease_ms = round(redis.lease_seconds * 1000)
+        script = self._redis.script
+        self._acquire = script(scripts.ACQUIRE)
+        self._begin = script(scripts.BEGIN)
+        self._renew = script(scripts.RENEW)
+        self._release = script(scripts.RELEASE)
+        self._complete = script(scripts.COMPLETE)
+        self._published = script(scripts.PUBLISHED)
 
     async def start(self) -> None:
         """Connect. Raises `Unavailable` naming the address."""
-        try:
-            async with asyncio.timeout(START_LIMIT_S):
-                await self.ping()
-        except TimeoutError as exc:
-            raise Unavailable(f"Redis at {self._address}: no answer within {START_LIMIT_S:g} s") from exc
+        await self._redis.start()
 
-    async def complete(self, answers: Sequence[Answer]) -> None:
-        """Store outcomes in one round trip; the later one of a request id wins. Raises `Unavailable`."""
-        if not answers:
+    async def acquire(self, claims: Sequence[Claim]) -> Sequence[Claimed]:
+        """Claim; see the port."""
+        if not claims:
+            return []
+        names = self._names
+        keys = [names.lease_key(claim.key) for claim in claims]
+        args: list[Any] = [self._lease_ms, self._marker_ms, names.answer_key("")]
+        for claim in claims:
+            args += (claim.token, claim.hop, claim.place, claim.request_id, claim.tenant)
+            args.append(names.moved_key(claim.key, claim.hop))
+        return [_claimed(answer) for answer in await self._redis.run(self._acquire, keys, args)]
+
+    async def begin(self, leases: Sequence[Lease]) -> Sequence[bool]:
+        """Note that calls are about to be made; see the port."""
+        return await self._of_leases(self._begin, leases)
+
+    async def renew(self, leases: Sequence[Lease]) -> Sequence[bool]:
+        """Let leases last from now on; see the port."""
+        return await self._of_leases(self._renew, leases)
+
+    async def release(self, leases: Sequence[Lease]) -> None:
+        """Give leases up without an outcome."""
+        await self._of_leases(self._release, leases)
+
+    async def complete(self, endings: Sequence[Ending]) -> Sequence[bool]:
+        """Store outcomes; see the port."""
+        if not endings:
+            return []
+        large = sum(map(size, endings)) > OFF_LOOP_FROM
+        stored = await asyncio.to_thread(_encoded, endings) if large else _encoded(endings)
+        keys = []
+        unpublished = max(self._answer_ms, self._marker_ms)  # what nobody has been told yet must not be forgotten
+        args: list[Any] = [self._lease_ms, self._marker_ms, self._answer_ms, unpublished]
+        for ending, value in zip(endings, stored, strict=True):
+            lease, answer = ending.lease, ending.answer
+            keys.append(self._names.lease_key(lease.key if lease is not None else ""))
+            args += (lease.token, lease.fence, lease.hop) if lease is not None else ("", 0, 0)
+            if answer is not None:
+                args += (ending.place, "d", answer.request_id, self._names.answer_key(answer.request_id), value)
+            else:
+                moved = self._names.moved_key(lease.key, lease.hop) if lease is not None else ""
+                args += (ending.place, "m", "", moved, value)
+        return [bool(answer) for answer in await self._redis.run(self._complete, keys, args)]
+
+    async def published(self, leases: Sequence[Lease]) -> None:
+        """Note that completed leases are published; see the port."""
+        if not leases:
             return
-        large = sum(len(answer.body) for answer in answers) > OFF_LOOP_FROM
-        stored = await asyncio.to_thread(_encoded, answers) if large else _encoded(answers)
-        keys = [self._names.answer_key(answer.request_id) for answer in answers]
-        try:
-            await self._store(keys=keys, args=[self._ttl_ms, *stored])
-        except (RedisError, OSError) as exc:
-            raise self._unavailable(exc) from exc
+        keys = [self._names.lease_key(lease.key) for lease in leases]
+        args: list[Any] = [self._answer_ms, self._names.answer_key("")]
+        for lease in leases:
+            args += (lease.token, lease.fence, self._names.moved_key(lease.key, lease.hop))
+        await self._redis.run(self._published, keys, args)
 
     async def outcome(self, request_id: str) -> Answer | None:
-        """Return the stored outcome; None when there is none, or no longer. Raises `Unavailable`."""
+        """Return the stored final reply; None when there is none, or no longer. Raises `Unavailable`."""
         try:
-            value = await self._client.get(self._names.answer_key(request_id))
+            value = await self._redis.client.get(self._names.answer_key(request_id))
         except (RedisError, OSError) as exc:
-            raise self._unavailable(exc) from exc
+            raise self._redis.unavailable(exc) from exc
         if not isinstance(value, bytes):
             return None
-        if len(value) > OFF_LOOP_FROM:
-            return await asyncio.to_thread(decode, request_id, value)
-        return decode(request_id, value)
+        ending = await asyncio.to_thread(decode, value) if len(value) > OFF_LOOP_FROM else decode(value)
+        return ending.answer
 
     async def ping(self) -> None:
         """Return when Redis answers, raise `Unavailable` when it does not."""
-        try:
-            await self._client.ping()
-        except (RedisError, OSError) as exc:
-            raise self._unavailable(exc) from exc
+        await self._redis.ping()
 
     async def stop(self) -> None:
         """Close."""
-        await self._client.aclose()
+        await self._redis.stop()
 
-    def _unavailable(self, exc: BaseException) -> Unavailable:
-        return Unavailable(f"Redis at {self._address}: {' '.join((str(exc) or repr(exc)).split())}")
+    async def _of_leases(self, script: Any, leases: Sequence[Lease]) -> Sequence[bool]:  # noqa: ANN401 - Redis's own type
+        if not leases:
+            return []
+        keys = [self._names.lease_key(lease.key) for lease in leases]
+        args: list[Any] = [self._lease_ms, self._marker_ms]
+        for lease in leases:
+            args += (lease.token, lease.fence, lease.hop)
+        return [bool(answer) for answer in await self._redis.run(script, keys, args) or ()]
 
 
-def _encoded(answers: Sequence[Answer]) -> list[bytes]:
-    return [encode(answer) for answer in answers]
+def _claimed(answer: Any) -> Claimed:  # noqa: ANN401 - Redis's own types
+    if answer == b"P":
+        return _PEER
+    if answer == b"F":
+        return _FOREIGN
+    if answer[0] == b"D":
+        _, request_id, place, published, stored = answer
+        ending = None if stored is None else decode(stored)
+        return Claimed(
+            Standing.DONE, 0, 0, request_id.decode(), place.decode(), published=bool(published), ending=ending
+        )
+    if answer[0] == b"M":
+        stored = answer[1] if len(answer) > 1 else None
+        return Claimed(Standing.MOVED, ending=None if stored is None else decode(stored))
+    return Claimed(Standing.OWNED, *answer)
 
 
-def _options(redis: Redis) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "decode_responses": False,
-        "max_connections": CONNECTIONS,
-        "timeout": SOCKET_TIMEOUT_S,
-        "socket_connect_timeout": CONNECT_TIMEOUT_S,
-        "socket_timeout": SOCKET_TIMEOUT_S,
-        "socket_keepalive": True,
-        "health_check_interval": HEALTH_CHECK_S,
-        # One more try at once, on a new connection: it covers a Redis that was restarted. The caller paces the rest.
-        "retry": Retry(NoBackoff(), 1),
-    }
-    tls = {
-        "ssl_ca_certs": redis.ssl_ca_certs,
-        "ssl_certfile": redis.ssl_certfile,
-        "ssl_keyfile": redis.ssl_keyfile,
-    }
-    given = {name: value for name, value in tls.items() if value is not None}
-    if given and redis.url is not None and not redis.url.get_secret_value().startswith("rediss://"):
-        raise ConfigError(f"redis.{next(iter(given))} is set, but redis.url does not start with rediss://")
-    return options | given
+def _encoded(endings: Sequence[Ending]) -> list[bytes]:
+    return [encode(ending) for ending in endings]

@@ -1,8 +1,8 @@
 """The states of a request inside one worker and the moves between them, in the words of flow.md.
 
 queued ──▶ admitted ──▶ waiting ──▶ running ──▶ answered
-                           ▲           │
-                           └───────────┼──▶ rerouted · parked · refused · dead · cancelled · expired
+   ▲                       ▲           │
+   └── lease lost ─────────┴───────────┼──▶ rerouted · parked · refused · dead · cancelled · expired
 
 Every state before `running` may also end: in `cancelled`, `expired`, `refused`, `parked`, `rerouted` or `dead`, as the
 table says. Imports errors only.
@@ -42,14 +42,14 @@ _STOPPED: Final = frozenset({State.REFUSED, State.DEAD, State.CANCELLED, State.E
 _MOVED_ON: Final = frozenset({State.REROUTED, State.PARKED})
 
 MOVES: Final[dict[State, frozenset[State]]] = {
-    State.QUEUED: frozenset({State.ADMITTED, State.PARKED}) | _STOPPED,
+    State.QUEUED: frozenset({State.ADMITTED, State.ANSWERED}) | _MOVED_ON | _STOPPED,
     State.ADMITTED: frozenset({State.WAITING, State.ANSWERED}) | _MOVED_ON | _STOPPED,
-    State.WAITING: frozenset({State.RUNNING}) | _MOVED_ON | _STOPPED,
-    State.RUNNING: frozenset({State.WAITING, State.ANSWERED}) | _MOVED_ON | _STOPPED,
+    State.WAITING: frozenset({State.RUNNING, State.QUEUED}) | _MOVED_ON | _STOPPED,
+    State.RUNNING: frozenset({State.WAITING, State.ANSWERED, State.QUEUED}) | _MOVED_ON | _STOPPED,
     **{final: frozenset() for final in (State.ANSWERED, *sorted(_MOVED_ON | _STOPPED))},
 }
 """From a state to those that may follow. `parked` from `queued` is a record read before its `not-before`; `answered`
-from `admitted` is an outcome the journal already has."""
+from `queued` is an outcome the journal already has; back to `queued` goes what another worker has the lease of."""
 
 FINAL: Final = frozenset(state for state, following in MOVES.items() if not following)
 """States after which the offset is finished."""

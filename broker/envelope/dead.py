@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from broker.envelope import headers as h
-from broker.envelope.job import MAX_ID, is_key
+from broker.envelope.job import MAX_ID, Job, is_key
 from broker.records import OutRecord, Record
 
-DEAD_HEADERS: Final = frozenset({h.DEAD_REASON, h.DEAD_CODE, h.DEAD_ORIGIN, h.DEAD_AT})
+DEAD_HEADERS: Final = frozenset({h.DEAD_REASON, h.DEAD_CODE, h.DEAD_ORIGIN, h.DEAD_AT, h.DEAD_HOP, h.DEAD_SIGNATURE})
 NOT_REPLAYED: Final = DEAD_HEADERS | {h.UNREADABLE, h.SIGNATURE, h.TARGET, *h.SIGNED}
 """A replayed request starts afresh: no attempts counted, no alias visited, no time to wait for."""
 
@@ -24,11 +24,13 @@ def dead_letter(  # noqa: PLR0913 - what is dead, why, when, and whether it fits
     *,
     keep_value: bool = True,
     caller: bytes | None = None,
+    hop: tuple[int, str] | None = None,
 ) -> OutRecord:
     """Write `record` for the dead-letter `topic`: key, value and headers as they were, the reason beside them.
 
     Its `authorization` alone is left out: no key is written into a topic by us. `caller` is what stands for it, as
-    `sealed_caller` makes it, and lets a replay be served as the same caller's.
+    `sealed_caller` makes it, and lets a replay be served as the same caller's. `hop` is the replay's, with its
+    signature as `replay_hop` makes it; without one the record's own broker headers stay good in a replay.
 
     With `keep_value=False` the value is left out, for a record the log refuses as too large: `dead-origin` tells where
     the original stands for as long as its own topic keeps it.
@@ -42,7 +44,15 @@ def dead_letter(  # noqa: PLR0913 - what is dead, why, when, and whether it fits
         (h.DEAD_ORIGIN, f"{record.topic}-{record.partition}-{record.offset}".encode()),
         (h.DEAD_AT, b"%d" % now_ms),
     ]
+    if hop is not None:
+        pairs += [(h.DEAD_HOP, b"%d" % hop[0]), (h.DEAD_SIGNATURE, hop[1].encode())]
     return OutRecord(topic, record.value if keep_value else None, record.key, pairs)
+
+
+def replay_hop(job: Job, secret: bytes) -> tuple[int, str]:
+    """Return the hop a replay of the job has to have, and its signature."""
+    hop = job.hop + 1
+    return hop, h.signature(secret, job.request_id, {h.HOP: str(hop)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +80,13 @@ class DeadLetter:
 
     def replayed(self, topic: str, deadline: int | None = None) -> OutRecord:
         """Write the record for `topic` again, under the request id it had, with a new deadline where one is given."""
+        raw = dict(self.record.headers)
+        hop, signature = raw.get(h.DEAD_HOP), raw.get(h.DEAD_SIGNATURE)
         dropped = {h.REQUEST_ID} if deadline is None else {h.REQUEST_ID, h.DEADLINE}
-        pairs = [(name, value) for name, value in self.record.headers if name not in NOT_REPLAYED | dropped]
+        dropped |= NOT_REPLAYED if hop else DEAD_HEADERS | {h.UNREADABLE, h.TARGET}
+        pairs = [(name, value) for name, value in self.record.headers if name not in dropped]
+        if hop and signature:
+            pairs += [(h.HOP, hop), (h.SIGNATURE, signature)]
         pairs.append((h.REQUEST_ID, self.request_id.encode()))
         if deadline is not None:
             pairs.append((h.DEADLINE, b"%d" % deadline))

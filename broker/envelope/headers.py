@@ -55,6 +55,10 @@ DEAD_REASON: Final = "dead-reason"
 DEAD_CODE: Final = "dead-code"
 DEAD_ORIGIN: Final = "dead-origin"
 DEAD_AT: Final = "dead-at"
+# The hop a replay is to have, signed by the worker that wrote the letter: the request has an outcome, and only a later
+# hop may have another.
+DEAD_HOP: Final = "dead-hop"
+DEAD_SIGNATURE: Final = "dead-signature"
 
 # Set by the log adapter on a record it could not parse; the value says why.
 UNREADABLE: Final = "broker-unreadable"

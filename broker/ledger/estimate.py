@@ -13,18 +13,25 @@ PART_TOKENS: Final = 765
 """An image or a file part without text: what OpenAI counts for one picture of 1024 × 1024 pixels in high detail."""
 
 
-def estimate_tokens(body: Mapping[str, Any]) -> int:
-    """Input and output tokens of a request body of any served endpoint, together; at least 1.
+def estimate(body: Mapping[str, Any]) -> tuple[int, int]:
+    """Input and output tokens of a request body of any served endpoint, together at least 1; and the output alone.
 
     Shapes that are not the endpoint's count as nothing: the body is validated elsewhere.
     """
     messages = body.get("messages")
     if messages is not None:
-        return _of_messages(messages) + _output_bound(body)
+        output = _output_bound(body)
+        return _of_messages(messages) + output, output
     prompt = body.get("prompt")
     if prompt is not None:
-        return _of_input(prompt) + _output_bound(body)
-    return max(1, _of_input(body.get("input")))
+        output = _output_bound(body)
+        return _of_input(prompt) + output, output
+    return max(1, _of_input(body.get("input"))), 0
+
+
+def estimate_tokens(body: Mapping[str, Any]) -> int:
+    """Input and output tokens of a request body, together."""
+    return estimate(body)[0]
 
 
 def _of_messages(messages: object) -> int:

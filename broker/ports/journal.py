@@ -120,9 +120,10 @@ class Journal(Protocol):
         """Claim; one answer a claim, in order.
 
         Absent, expired or released lease, or one of an earlier hop → OWNED with a new, larger fence. The claim's own
-        token → OWNED with the fence it has. An outcome of the claim's hop, or the existence of a later hop → DONE or
-        MOVED; a final outcome, whatever its hop → DONE. A live lease of another token, also of the same worker → PEER,
-        so of two claims of one key in a batch the second is PEER.
+        token → OWNED with the fence it has. A final outcome of the claim's hop or a later one → DONE; one of a later
+        hop than the outcome's → OWNED: that is a dead letter replayed on purpose. The claim's hop moved on, or a later
+        hop exists without an outcome → MOVED. A live lease of another token, also of the same worker → PEER, so of two
+        claims of one key in a batch the second is PEER.
         """
         ...
 
@@ -145,7 +146,9 @@ class Journal(Protocol):
     async def complete(self, endings: Sequence[Ending]) -> Sequence[bool]:
         """Store outcomes; False: the fence is not the newest, or an outcome exists, and this one is an orphan.
 
-        An ending that was stored before, by the same token and fence, is True again.
+        An ending that was stored before, by the same token and fence, is True again; so is an answer by the token and
+        fence whose request moved on, while no later hop exists: the log refused to take it elsewhere. An ending without
+        a lease never replaces a stored answer.
         """
         ...
 

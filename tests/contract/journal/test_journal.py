@@ -1,44 +1,23 @@
 """The journal: what was completed is found again by its request id, for a while."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis as RedisClient
 
-from broker.adapters.memory_journal import MemoryJournal
 from broker.adapters.redis_journal import RedisJournal
 from broker.config.models import Redis
 from broker.errors import Unavailable
-from broker.ports import Answer, Journal
+from broker.ports import Journal
 from broker.topics import TopicNames
-
-
-@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.embedded)])
-def unstarted(request: pytest.FixtureRequest, unique_prefix: str) -> Journal:
-    """Either journal; not async, because the real Redis is started on a loop of its own."""
-    if request.param == "memory":
-        return MemoryJournal()
-    url = SecretStr(request.getfixturevalue("redis_url"))
-    return RedisJournal(Redis(url=url), TopicNames(unique_prefix))
-
-
-@pytest.fixture
-async def journal(unstarted: Journal) -> AsyncIterator[Journal]:
-    await unstarted.start()
-    yield unstarted
-    await unstarted.stop()
-
-
-def answer(request_id: str = "r-1", body: bytes = b'{"id": "x"}', status: int = 200) -> Answer:
-    return Answer(request_id, status, body, {"request-id": request_id, "served-by": "local/0", "cost": ""})
+from tests.contract.journal.conftest import answer, claim, ending, own
 
 
 @pytest.mark.parametrize("size", [0, 11, 16 << 10, 300 << 10, 4 << 20])
 async def test_an_answer_comes_back_as_it_was_stored_whatever_its_size(journal: Journal, size: int) -> None:
     stored = answer(body=(b'"\n\x00\xff' * size)[:size])
-    await journal.complete([stored])
+    await journal.complete([ending(await own(journal, claim()), stored)])
     assert await journal.outcome("r-1") == stored
 
 
@@ -48,21 +27,14 @@ async def test_an_unknown_request_has_no_outcome(journal: Journal) -> None:
 
 async def test_many_answers_are_stored_at_once_and_none_is_fine(journal: Journal) -> None:
     await journal.complete([])
-    await journal.complete([answer(f"r-{number}", status=200 + number) for number in range(300)])
+    await journal.complete([ending(None, answer(f"r-{number}", status=200 + number)) for number in range(300)])
     found = await asyncio.gather(*(journal.outcome(f"r-{number}") for number in range(300)))
     assert [a and a.status for a in found] == [200 + number for number in range(300)]
 
 
-async def test_the_later_answer_of_a_request_wins(journal: Journal) -> None:
-    await journal.complete([answer(status=500), answer(status=200)])
-    assert await journal.outcome("r-1") == answer(status=200)
-    await journal.complete([answer(status=502)])
-    assert await journal.outcome("r-1") == answer(status=502)
-
-
 async def test_any_text_can_be_a_request_id(journal: Journal) -> None:
     request_id = "llm.requests.x-3-17 é\n:*"
-    await journal.complete([answer(request_id)])
+    await journal.complete([ending(None, answer(request_id))])
     assert await journal.outcome(request_id) == answer(request_id)
 
 
@@ -74,7 +46,7 @@ async def test_a_journal_that_answers_can_be_pinged(journal: Journal) -> None:
 async def test_answers_are_kept_under_the_prefix_and_for_their_time(redis_url: str, unique_prefix: str) -> None:
     journal = RedisJournal(Redis(url=SecretStr(redis_url), answer_ttl=120), TopicNames(unique_prefix))
     await journal.start()
-    await journal.complete([answer()])
+    await journal.complete([ending(None)])
     async with RedisClient.from_url(redis_url) as client:
         assert 0 < await client.pttl(f"{unique_prefix}answer:r-1") <= 120_000
     await journal.stop()
@@ -85,7 +57,7 @@ async def test_a_redis_that_is_not_there_is_unavailable_by_name(unused_tcp_port:
     with pytest.raises(Unavailable, match=f"127.0.0.1:{unused_tcp_port}") as caught:
         await journal.start()
     assert "secret" not in str(caught.value)
-    for call in (journal.complete([answer()]), journal.outcome("r-1"), journal.ping()):
+    for call in (journal.complete([ending(None)]), journal.outcome("r-1"), journal.ping()):
         with pytest.raises(Unavailable):
             await call
     await journal.stop()
