@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "result": "read the stored answer of a request",
     "sink": "write usage events to ClickHouse",
     "spend": "what it cost, by tenant, alias, model or day",
+    "status": "what waits, what it will cost and take, limits, workers",
     "submit": "send an OpenAI batch file and collect the answers",
     "topics": "plan or apply the topics in Kafka",
     "up": "start everything on this machine and keep it running",
