@@ -13,14 +13,16 @@ import orjson
 
 from broker.clock import Clock
 from broker.config import Deployment
+from broker.delivery.lifecycle import State
 from broker.envelope import Job, encode_again, sealed_caller
 from broker.envelope import headers as h
-from broker.envelope.dead import dead_letter
+from broker.envelope.dead import dead_letter, replay_hop
 from broker.errors import (
     BadUpstreamResponse,
     Cancelled,
     DeadlineExceeded,
     InternalError,
+    Poisoned,
     RequestError,
     Undecodable,
     UpstreamTimeout,
@@ -30,6 +32,7 @@ from broker.ledger.attempt import Attempt, encode
 from broker.ledger.money import to_text
 from broker.ledger.prices import PriceTable
 from broker.metrics import AttemptChildren, Metrics
+from broker.ports import Answer, Ending
 from broker.records import OutRecord
 from broker.topics import DELAYS_S, TopicNames
 from schemas.usage import Outcome
@@ -118,12 +121,15 @@ class Endings:
 
     def failed(self, work: Work, deployment: Deployment, error: RequestError, timing: Timing, outcome: Outcome) -> None:
         """Note a call that failed; its row goes out with whatever ends the request in this worker."""
-        work.job.history = (*work.job.history, _note(deployment, error))
-        event = self._event(work, outcome, error.status, timing, deployment)
-        event.error_code = error.code
-        event.cost_pico = None if isinstance(error, _MAYBE_CHARGED) else 0
+        work.events.append(encode(self._failed_call(work, deployment, error, timing, outcome)))
+
+    def unknown(self, work: Work) -> None:
+        """Note a call of a worker that died: nobody knows how it ended, and the provider may have charged it."""
+        now = self._clock.now_ms()
+        event = self._event(work, Outcome.UNKNOWN, 0, Timing(now, now), None)
+        event.cost_pico = None
         work.events.append(encode(event))
-        self._children(work, deployment).finished(outcome, timing.took / 1000)
+        self._metrics.unknown_total.labels(work.alias.name).inc()
 
     def refused(
         self,
@@ -135,25 +141,21 @@ class Endings:
         """End with an error reply. `call` is the upstream call that this error is the outcome of, if there was one."""
         job = work.job
         outcome = _outcome(error, called=call is not None)
-        now = self._clock.now_ms()
-        deployment, timing = call if call is not None else (None, Timing(now, now))
-        event = self._event(work, outcome, error.status, timing, deployment)
+        if call is None:
+            event = self._uncalled(work, outcome, error)
+        else:
+            event = self._failed_call(work, call[0], error, call[1], outcome)
         event.billable = True
-        event.error_code = error.code
-        event.cost_pico = None if call is not None and isinstance(error, _MAYBE_CHARGED) else 0
-        if deployment is not None:
-            job.history = (*job.history, _note(deployment, error))
-            self._children(work, deployment).finished(outcome, timing.took / 1000)
         children = self._metrics.request_children(work.alias.name, job.lane, work.caller.tenant)
         children.final(outcome)
-        reply = self._reply_headers(work, error.status, event.queue_ms, timing.took)
-        reply[h.SERVED_BY] = deployment.name if deployment is not None else ""
+        reply = self._reply_headers(work, error.status, event.queue_ms, event.upstream_ms)
+        reply[h.SERVED_BY] = event.deployment
         reply[h.COST] = "0" if event.cost_pico == 0 else ""
         if error.retry_after is not None:
             reply[h.RETRY_AFTER] = f"{error.retry_after:.3f}"
         body = error.encode(attempts=[_try(entry) for entry in job.history]) if job.history else error.encode()
         dead = None
-        if isinstance(error, Undecodable | InternalError):
+        if isinstance(error, Undecodable | InternalError | Poisoned):
             dead = self.letter(job, error)
             self._metrics.dead_letters_total.labels(self._metrics.reason(error.code)).inc()
         outgoing = self._outgoing(work, event)
@@ -191,13 +193,46 @@ class Endings:
         """Turn a request that the log does not take for another topic into an end with a reply and a dead letter."""
         work = outgoing.work
         error = InternalError(f"the request cannot be sent on: {reason}")
-        now = self._clock.now_ms()
-        event = self._event(work, Outcome.FAILED, error.status, Timing(now, now), None)
-        event.billable, event.error_code, event.cost_pico = True, error.code, 0
+        event = self._uncalled(work, Outcome.FAILED, error)
+        event.billable = True
+        self._metrics.request_children(work.alias.name, work.job.lane, work.caller.tenant).final(Outcome.FAILED)
         ended = Outgoing(work, [encode(event)], body=error.encode(), status=error.status)
         ended.headers = self._reply_headers(work, error.status, event.queue_ms, 0)
         ended.dead = self.letter(work.job, error)
         return ended
+
+    def repeated(self, work: Work, answer: Answer, first: str) -> None:
+        """End with the outcome of request `first`, which is this one sent again or has its idempotency key.
+
+        A request with an id of its own gets a row of its own, which costs nothing.
+        """
+        job = work.job
+        work.move(State.ANSWERED)
+        self._metrics.repeated_total.labels(work.alias.name).inc()
+        usage: list[bytes] = []
+        if first != job.request_id:
+            event = self._uncalled(work, Outcome.CACHED, None)
+            event.billable, event.status = True, answer.status
+            usage.append(encode(event))
+            self._metrics.request_children(work.alias.name, job.lane, work.caller.tenant).final(Outcome.CACHED)
+        headers = {**answer.headers, h.REQUEST_ID: job.request_id, h.REPLAY_OF: first, h.COST: "0"}
+        self._hand_over(Outgoing(work, usage, body=answer.body, headers=headers, status=answer.status))
+
+    def republished(self, work: Work, ending: Ending) -> None:
+        """Publish what an earlier owner stored and may not have published."""
+        record = work.job.record
+        work.move(State.ANSWERED if ending.answer is not None else State.REROUTED)
+        outgoing = Outgoing(work, list(ending.usage), replayed=ending.lease)
+        if ending.answer is not None:
+            answer = ending.answer
+            outgoing.body, outgoing.headers, outgoing.status = answer.body, answer.headers, answer.status
+        for copy in ending.copies:
+            copied = OutRecord(copy.topic, record.value if copy.keep_value else None, record.key, copy.headers)
+            if copy.topic == self._names.dead:
+                outgoing.dead = copied
+            else:
+                outgoing.again = copied
+        self._hand_over(outgoing)
 
     def letter(self, job: Job, error: RequestError) -> OutRecord:
         """Write the dead letter of a request that ends with `error`."""
@@ -208,11 +243,33 @@ class Endings:
             now_ms=self._clock.now_ms(),
             topic=self._names.dead,
             caller=sealed_caller(job, self._secret),
+            hop=replay_hop(job, self._secret),
         )
 
     def _hand_over(self, outgoing: Outgoing) -> None:
         outgoing.work.ended = True
         self._put(outgoing)
+
+    def _failed_call(
+        self, work: Work, deployment: Deployment, error: RequestError, timing: Timing, outcome: Outcome
+    ) -> Attempt:
+        work.job.history = (*work.job.history, _note(deployment, error))
+        event = self._event(work, outcome, error.status, timing, deployment)
+        event.error_code = error.code
+        event.cost_pico = None if isinstance(error, _MAYBE_CHARGED) else 0
+        self._children(work, deployment).finished(outcome, timing.took / 1000)
+        return event
+
+    def _uncalled(self, work: Work, outcome: Outcome, error: RequestError | None) -> Attempt:
+        """Return the row of a decision not to call, which costs nothing."""
+        now = self._clock.now_ms()
+        event = self._event(work, outcome, 0 if error is None else error.status, Timing(now, now), None)
+        event.error_code = "" if error is None else error.code
+        event.cost_pico = 0
+        if work.unleased:
+            # The id is another request's, or nobody's: the row must not take the place of that request's own.
+            event.usage_id = f"{event.request_id}:{work.place}"
+        return event
 
     @staticmethod
     def _outgoing(work: Work, event: Attempt) -> Outgoing:

@@ -3,92 +3,70 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from itertools import chain
 from typing import Final
 
 from broker.clock import Clock
-from broker.config import Alias, Deployment, Settings
-from broker.delivery.lifecycle import State
+from broker.config import Deployment
+from broker.delivery.lifecycle import FINAL, State
 from broker.delivery.retry import Decision, Park, Refuse, Reroute, Retry, Situation, decide
 from broker.delivery.tracker import PartitionTracker
-from broker.envelope import Job, open_record
-from broker.errors import (
-    Cancelled,
-    DeadlineExceeded,
-    InternalError,
-    InvalidApiKey,
-    ModelNotFound,
-    RequestError,
-    UpstreamTimeout,
-)
-from broker.keys import Caller, KeyLimits, KeyRing
-from broker.ledger.estimate import estimate_tokens
+from broker.errors import Cancelled, DeadlineExceeded, InternalError, Poisoned, RequestError, UpstreamTimeout
 from broker.metrics import Metrics
 from broker.records import Partition, Record
-from broker.routing.catalog import Catalog
 from broker.routing.router import Grant, Router
-from broker.topics import Lane, TopicNames
+from broker.topics import Lane
 from schemas.usage import Outcome
+from workers.admission import Admission
+from workers.callers import CallerLimits
 from workers.dispatcher import Dispatcher
-from workers.endings import Endings, Timing, word
+from workers.endings import Endings, Timing
+from workers.leases import Leases
+from workers.policy import Policy
 from workers.providers.base import Call, CallResult, ProviderClient
 from workers.streams import ChunkWriter
 from workers.work import Outgoing, Work
 
 log = logging.getLogger(__name__)
 
-MAX_AHEAD_MS: Final = 86_400_000
-"""How far ahead of our clock a producer's may be before its time counts for nothing."""
-
 SHORTEST_SECRET: Final = 8
 """Characters; shorter ones stand for no key (`none`, `EMPTY`) and may be a part of any word."""
 
-NOBODY: Final = Caller(tenant="", key_id="", team="", key=None)
-"""The caller of a record whose key could not be told."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Policy:
-    """What a request is judged by; fixed while the process runs."""
-
-    settings: Settings
-    names: TopicNames
-    catalog: Catalog
-    keys: KeyRing
-    key_limits: KeyLimits
-    secret: bytes = field(repr=False)
+JOURNAL_PAUSE: Final = 1.0
+"""Seconds a call waits, without its permit, for a journal that does not answer."""
 
 
 class Inference:
-    """Serves records. `dispatcher` and `cancelled` are set once, by the pool that joins the parts."""
+    """Runs works. `dispatcher` and `admission` are set once, by the pool that joins the parts."""
 
     dispatcher: Dispatcher
+    admission: Admission
 
     def __init__(  # noqa: PLR0913 - the parts a request meets
         self,
         *,
         policy: Policy,
+        leases: Leases,
+        callers: CallerLimits,
         router: Router,
         provider: ProviderClient,
         endings: Endings,
         chunks: ChunkWriter,
         clock: Clock,
         metrics: Metrics,
-        cancelled: Callable[[str], bool],
     ) -> None:
         self._policy = policy
+        self._leases = leases
+        self._callers = callers
         self._router = router
         self._provider = provider
         self._endings = endings
         self._chunks = chunks
         self._clock = clock
         self._metrics = metrics
-        self._cancelled = cancelled
         self._open: dict[str, list[Work]] = {}
         """By request id: two records with one id are two works, each with an offset of its own."""
-        self._seq = 0
         self._stopping = False
 
     @property
@@ -104,26 +82,21 @@ class Inference:
             oldest[place] = min(oldest.get(place, work.job.first_seen), work.job.first_seen)
         return oldest
 
-    def serve(self, record: Record, alias: str, lane: Lane, tracker: PartitionTracker) -> None:
-        """Take a record; never raises. It ends at once, or waits in the dispatcher."""
-        policy = self._policy
-        job = open_record(
-            record,
-            alias=alias,
-            lane=lane,
-            replies_topic=policy.names.replies,
-            secret=policy.secret,
-            max_body_bytes=policy.settings.kafka.max_message_bytes,
-        )
-        work = self._work(job, tracker)
-        self._metrics.records_total.labels(alias, lane).inc()
-        try:
-            self._admit(work)
-        except RequestError as error:
-            self._refuse(work, error)
-        except Exception as error:  # no exception ends a worker
-            log.exception("request %s cannot be admitted", job.request_id)
-            self._refuse(work, InternalError(f"{type(error).__name__} while the request was admitted"))
+    def serve(self, record: Record, alias: str, lane: Lane, tracker: PartitionTracker) -> Work:
+        """Open a record; the admission judges its work next."""
+        work = self.admission.open(record, alias, lane, tracker)
+        self._open.setdefault(work.job.request_id, []).append(work)
+        return work
+
+    def run(self, work: Work, seconds: float) -> None:
+        """Take an admitted work, which may start after `seconds`."""
+        work.move(State.ADMITTED)
+        self._wait(work, seconds)
+
+    def refuse(self, work: Work, error: RequestError) -> None:
+        """End a work that is not running with an error."""
+        work.move(_ended(error))
+        self._end(work, error)
 
     def start(self, work: Work, grant: Grant) -> None:
         """Start a call that has its permit."""
@@ -132,35 +105,56 @@ class Inference:
 
     def expire(self, work: Work) -> None:
         """End a work whose deadline passed while it waited."""
-        self._refuse(work, DeadlineExceeded("the deadline passed while the request waited"))
+        self.refuse(work, DeadlineExceeded("the deadline passed while the request waited"))
 
     def cancel(self, request_id: str) -> None:
-        """Cancel a request that is here; a running call is cut off."""
+        """Cancel a request that is here; a running call is cut off. Of a peer its owner hears as well."""
         for work in list(self._open.get(request_id, ())):
             if work.closed:
                 continue
             work.cancelled = True
             if work.state is State.WAITING:
                 self.dispatcher.drop(work)
-                self._refuse(work, Cancelled("the request was cancelled"))
-            else:
+                self.refuse(work, Cancelled("the request was cancelled"))
+            elif work.state is State.RUNNING:
                 work.cut_off()
 
     def forget(self, partitions: frozenset[Partition]) -> None:
         """Let go of what waits here from partitions that went to another worker; running calls finish."""
         for work in list(self._works()):
             record = work.job.record
-            if work.state is State.WAITING and Partition(record.topic, record.partition) in partitions:
-                self.dispatcher.drop(work)
-                work.dropped = True
-                self._policy.key_limits.refund(work.caller)
-                self._close(work)
+            if Partition(record.topic, record.partition) in partitions:
+                self._let_go(work)
+
+    def lost(self, work: Work) -> None:
+        """Stand by where another worker took the lease of a work that waits here; a running call goes on."""
+        if work.state is State.WAITING and not work.closed:
+            self.dispatcher.drop(work)
+            self._callers.refund(work.token)
+            work.move(State.QUEUED)
+            self.admission.again(work)
+
+    def surplus(self, work: Work, seconds: float) -> None:
+        """Park a work of a tenant that has too many of them here."""
+        work.move(State.PARKED)
+        self._callers.refund(work.token)
+        self._endings.parked(work, self._clock.now_ms() + round(seconds * 1000))
+
+    def let_go(self) -> None:
+        """Let go of everything that does not run; whoever comes next need not wait for its leases to expire."""
+        for work in list(self._works()):
+            self._let_go(work)
+
+    def close(self, work: Work) -> None:
+        """Finish the offset of a work that has nothing left to publish."""
+        if work.state not in FINAL:
+            work.move(State.ANSWERED)
+        work.tracker.finish(work.job.record.offset, work.epoch)
+        self._close(work)
 
     def done(self, outgoing: Outgoing) -> None:
         """Finish the offset of a work whose end is durable."""
-        work = outgoing.work
-        work.tracker.finish(work.job.record.offset, work.epoch)
-        self._close(work)
+        self.close(outgoing.work)
 
     def abort(self) -> None:
         """Cut every running call off; their offsets stay open, so nothing is lost."""
@@ -178,49 +172,17 @@ class Inference:
         if not works:
             self._open.pop(work.job.request_id, None)
 
-    def _work(self, job: Job, tracker: PartitionTracker) -> Work:
-        alias = self._policy.catalog.resolve(job.alias) or Alias(name=job.alias, deployments=())
-        self._seq += 1
-        now = self._clock.now_ms()
-        if not 0 < job.first_seen <= now + MAX_AHEAD_MS:
-            job.first_seen = now  # a producer may write any time into its record, or none
-        deadline = job.deadline if job.deadline is not None else job.first_seen + int(alias.deadline * 1000)
-        work = Work(
-            job=job,
-            tracker=tracker,
-            epoch=tracker.epoch,
-            alias=alias,
-            caller=NOBODY,
-            deadline=deadline,
-            tokens=0,
-            seq=self._seq,
-        )
-        if job.history:
-            # A request that comes back from a delay topic has not got its retries back.
-            ours = {word(deployment.name) for deployment in alias.deployments}
-            work.tries = sum(entry.partition(" ")[0] in ours for entry in job.history)
-        self._open.setdefault(job.request_id, []).append(work)
-        return work
-
-    def _admit(self, work: Work) -> None:
-        job, policy, now = work.job, self._policy, self._clock.now_ms()
-        try:
-            work.caller = policy.keys.tenant_of(job.authorization, now, job.requested, job.caller)
-        except InvalidApiKey:
-            if job.problem is None:
-                raise
-        if job.problem is not None:
-            raise job.problem
-        if not work.alias.deployments:
-            raise ModelNotFound(f"no alias is named {job.alias}")
-        if self._cancelled(job.request_id):
-            raise Cancelled("the request was cancelled")
-        if work.deadline <= now:
-            raise DeadlineExceeded("the deadline had passed before the request was read")
-        work.tokens = estimate_tokens(job.body)
-        policy.key_limits.take(work.caller, work.tokens, self._clock.monotonic())
-        work.move(State.ADMITTED)
-        self._wait(work, max(0.0, ((job.not_before or 0) - now) / 1000))
+    def _let_go(self, work: Work) -> None:
+        if work.state is State.QUEUED:
+            self.admission.drop(work)
+        elif work.state is State.WAITING:
+            self.dispatcher.drop(work)
+        else:
+            return
+        work.dropped = True
+        self._callers.refund(work.token)
+        self._leases.release(work)
+        self._close(work)
 
     def _wait(self, work: Work, seconds: float) -> None:
         work.move(State.WAITING)
@@ -229,12 +191,8 @@ class Inference:
         else:
             self.dispatcher.submit(work)
 
-    def _refuse(self, work: Work, error: RequestError) -> None:
-        work.move(_ended(error))
-        self._end(work, error)
-
     def _end(self, work: Work, error: RequestError) -> None:
-        self._policy.key_limits.release(work.caller)
+        self._callers.release(work.token)
         try:
             self._endings.refused(work, error)
         except Exception:  # no exception ends a worker; the loop, the dispatcher and the controls call this
@@ -254,6 +212,8 @@ class Inference:
         children = self._metrics.attempt_children(
             work.alias.name, deployment.name, deployment.provider, work.caller.tenant, work.job.lane
         )
+        if not work.begun and not await self._begins(work, grant):
+            return
         started = self._clock.now_ms()
         begun = self._clock.monotonic()
         if work.tries == 0:
@@ -271,14 +231,32 @@ class Inference:
         self._router.release(grant, now, used_tokens=used, latency=latency, error=error, started=True)
         self.dispatcher.released(work.alias.name)
         if outcome is None:
+            self._leases.release(work)
             return  # cut off by a hard stop; the offset stays open
         work.tries += 1
         if isinstance(outcome, CallResult):
             work.move(State.ANSWERED)
             cost = self._endings.answered(work, deployment, outcome, timing)
-            self._policy.key_limits.settle(work.caller, tokens=used or 0, cost_pico=cost)
+            self._callers.settle(work.token, tokens=used or 0, cost_pico=cost)
         else:
             self._decide(work, grant, outcome, timing)
+
+    async def _begins(self, work: Work, grant: Grant) -> bool:
+        """Tell the journal that a call is made; False: there is none, and the permit is given back."""
+        begun = await self._leases.begin(work)
+        if begun or (begun is None and work.alias.fail_open):
+            return True
+        self._router.release(grant, self._clock.monotonic(), used_tokens=None, latency=None, error=None, started=False)
+        self.dispatcher.released(work.alias.name)
+        if begun is None and not work.cut:
+            self._wait(work, JOURNAL_PAUSE)
+        elif begun is None:
+            self.refuse(work, Cancelled("the request was cancelled"))
+        else:
+            self._callers.refund(work.token)
+            work.move(State.QUEUED)
+            self.admission.again(work)
+        return False
 
     async def _call(  # noqa: PLR0911 - one return an outcome
         self, work: Work, grant: Grant, started: int
@@ -327,17 +305,17 @@ class Inference:
                 self._wait(work, after)
             case Reroute(alias, reason):
                 work.move(State.REROUTED)
-                self._policy.key_limits.refund(work.caller)
+                self._callers.refund(work.token)
                 self._endings.failed(work, deployment, error, timing, Outcome.REROUTED)
                 self._endings.rerouted(work, alias, reason)
             case Park(until_ms):
                 work.move(State.PARKED)
-                self._policy.key_limits.refund(work.caller)
+                self._callers.refund(work.token)
                 self._endings.failed(work, deployment, error, timing, Outcome.FAILED)
                 self._endings.parked(work, until_ms)
             case Refuse(last):
                 work.move(_ended(last))
-                self._policy.key_limits.release(work.caller)
+                self._callers.release(work.token)
                 self._endings.refused(work, last, call=(deployment, timing))
 
     def _decision(self, work: Work, tried: str, error: RequestError) -> Decision:
@@ -378,6 +356,6 @@ def _ended(error: RequestError) -> State:
         return State.CANCELLED
     if isinstance(error, DeadlineExceeded):
         return State.EXPIRED
-    if isinstance(error, InternalError):
+    if isinstance(error, InternalError | Poisoned):
         return State.DEAD
     return State.REFUSED

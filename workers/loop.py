@@ -15,9 +15,11 @@ from broker.errors import Unavailable
 from broker.ports import LogConsumer
 from broker.records import Partition, Record
 from broker.topics import Lane, TopicNames
+from workers.admission import Admission
 from workers.committer import Committer
 from workers.dispatcher import Dispatcher
 from workers.outbox import Outbox
+from workers.work import Work
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +31,10 @@ BACKLOG_LIMIT: Final = 4_000
 """Ends waiting for the journal or the log above which no new record is read: memory stays flat while a part is away."""
 RETRY_SECONDS: Final = 1.0
 
-Serve = Callable[[Record, str, Lane, PartitionTracker], None]
+STANDING_LIMIT: Final = 4_000
+"""Works that wait for another owner's outcome, or for the journal, above which no new record is read."""
+
+Serve = Callable[[Record, str, Lane, PartitionTracker], Work]
 
 
 class RequestLoop:
@@ -41,18 +46,23 @@ class RequestLoop:
         consumer: LogConsumer,
         committer: Committer,
         dispatcher: Dispatcher,
+        admission: Admission,
         outbox: Outbox,
         names: TopicNames,
         clock: Clock,
         serve: Serve,
+        fails_open: Callable[[str], bool],
     ) -> None:
+        """`fails_open` tells of an alias whether it is served while the journal is away."""
         self._consumer = consumer
         self._committer = committer
         self._dispatcher = dispatcher
+        self._admission = admission
         self._outbox = outbox
         self._names = names
         self._clock = clock
         self._serve = serve
+        self._fails_open = fails_open
         self._stopping = False
         self._swept = 0.0
         self._lanes: dict[str, tuple[str, Lane] | None] = {}
@@ -77,7 +87,7 @@ class RequestLoop:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _turn(self) -> None:
-        if self._outbox.failing or self._outbox.backlog > BACKLOG_LIMIT:
+        if self._congested():
             await asyncio.sleep(POLL_SECONDS)
             return
         if not self._committer.assigned and (assignment := self._consumer.assignment()):
@@ -88,12 +98,22 @@ class RequestLoop:
             await self._dispatcher.wait_for_room(POLL_SECONDS)
             return
         records = await self._consumer.poll(eligible, max_records=POLL_RECORDS, timeout=POLL_SECONDS)
-        for record in records:
-            self._take(record)
+        works = [work for record in records if (work := self._open(record)) is not None]
+        if works:
+            await self._admission.take(works)
         # A poll that finds buffered records does not yield, and calls must get their turn.
         await asyncio.sleep(0)
 
+    def _congested(self) -> bool:
+        """Whether nothing new may be read: memory stays flat while a part is away."""
+        return (
+            "log" in self._outbox.failing
+            or self._outbox.backlog > BACKLOG_LIMIT
+            or self._admission.standing > STANDING_LIMIT
+        )
+
     def _eligible(self) -> list[Partition]:
+        closed = self._admission.failing is not None or "journal" in self._outbox.failing
         eligible: list[Partition] = []
         trackers = self._committer.trackers
         rooms: dict[str, bool] = {}
@@ -102,7 +122,10 @@ class RequestLoop:
             room = rooms.get(topic)
             if room is None:
                 lane = self._lane(topic)
-                room = rooms[topic] = lane is not None and self._dispatcher.room(*lane)
+                room = lane is not None and self._dispatcher.room(*lane)
+                if closed and lane is not None:
+                    room = room and self._fails_open(lane[0])
+                rooms[topic] = room
             if room and trackers[partition].room >= POLL_RECORDS:
                 eligible.append(partition)
         return eligible
@@ -112,9 +135,9 @@ class RequestLoop:
             self._lanes[topic] = self._names.parse(topic)
         return self._lanes[topic]
 
-    def _take(self, record: Record) -> None:
+    def _open(self, record: Record) -> Work | None:
         lane = self._lane(record.topic)
         tracker = self._committer.trackers.get(Partition(record.topic, record.partition))
         if lane is None or tracker is None or not tracker.receive(record.offset):
-            return  # not ours any more, or done or running since before a rebalance
-        self._serve(record, *lane, tracker)
+            return None  # not ours any more, or done or running since before a rebalance
+        return self._serve(record, *lane, tracker)

@@ -13,9 +13,11 @@ from typing import Final
 from broker.envelope import Job, encode_reply
 from broker.errors import ReplyUndeliverable, RequestError, Unavailable
 from broker.metrics import Metrics
-from broker.ports import Answer, Journal, LogProducer, SendFailure
+from broker.ports import Journal, LogProducer, SendFailure
 from broker.records import OutRecord
 from broker.topics import TopicNames
+from workers.leases import Leases
+from workers.stored import ending, make_orphan
 from workers.work import Outgoing
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ class Outbox:
         self,
         *,
         journal: Journal,
+        leases: Leases,
         producer: LogProducer,
         names: TopicNames,
         metrics: Metrics,
@@ -52,6 +55,7 @@ class Outbox:
         letter: Callable[[Job, RequestError], OutRecord],
     ) -> None:
         self._journal = journal
+        self._leases = leases
         self._producer = producer
         self._names = names
         self._metrics = metrics
@@ -122,31 +126,45 @@ class Outbox:
             log.error("a batch of the outbox failed", exc_info=error)
 
     async def _flush(self, batch: list[Outgoing]) -> None:
+        await self._store([outgoing for outgoing in batch if outgoing.replayed is None])
         while batch:
-            await self._store([self._answer(outgoing) for outgoing in batch if outgoing.body is not None])
             refused = await self._publish(batch)
             for outgoing in batch:
                 if outgoing not in refused:
-                    self._done(outgoing)
+                    self._finish(outgoing)
             batch = [self._stranded(outgoing, reason) for outgoing, reason in refused.items()]
+            await self._store(batch)
 
-    @staticmethod
-    def _answer(outgoing: Outgoing) -> Answer:
-        return Answer(outgoing.work.job.request_id, outgoing.status, outgoing.body or b"", outgoing.headers)
+    def _finish(self, outgoing: Outgoing) -> None:
+        lease = outgoing.replayed or (None if outgoing.orphan else outgoing.work.lease)
+        if lease is not None:
+            self._leases.published(lease)
+        self._done(outgoing)
 
-    async def _store(self, answers: list[Answer]) -> None:
+    async def _store(self, batch: list[Outgoing]) -> None:
+        """Store what is to be published; what came second is made an orphan. Returns when the journal has it all.
+
+        Where it does not answer, aliases that fail open go on without.
+        """
         delay = RETRY_FIRST
-        while answers:
+        while batch:
             try:
-                await self._journal.complete(answers)
+                verdicts = await self._journal.complete([ending(outgoing) for outgoing in batch])
             except Unavailable as error:
                 self._metrics.journal_failures_total.inc()
                 self._failed("journal", str(error))
-                await asyncio.sleep(delay)
+                batch = [outgoing for outgoing in batch if not outgoing.work.alias.fail_open]
+                if batch:
+                    await asyncio.sleep(delay)
                 delay = min(RETRY_MOST, delay * 2)
-            else:
-                self._worked("journal")
-                return
+                continue
+            self._worked("journal")
+            for outgoing, first in zip(batch, verdicts, strict=True):
+                self._leases.ended(outgoing.work)
+                if not first:
+                    self._metrics.orphans_total.inc()
+                    make_orphan(outgoing)
+            return
 
     async def _publish(self, batch: Sequence[Outgoing]) -> dict[Outgoing, str]:
         """Write until all is acknowledged; return those whose republished request the log refuses, and why."""

@@ -10,6 +10,7 @@ from broker.delivery.lifecycle import move as checked_move
 from broker.delivery.tracker import PartitionTracker
 from broker.envelope import Job
 from broker.keys import Caller
+from broker.ports import Lease
 from broker.records import OutRecord
 
 
@@ -26,6 +27,20 @@ class Work:
     tokens: int
     """Estimated input plus output, what a permit reserves."""
     seq: int
+    token: str = ""
+    """Names this work to the journal and the limits, over all workers and restarts."""
+    output_tokens: int = 0
+    """The part of `tokens` that is output."""
+    lease: Lease | None = None
+    """The right to run it; None until the journal gave it, and where its alias serves on without a journal."""
+    begun: bool = False
+    """Whether the journal knows that a call is made."""
+    peer: bool = False
+    """Another work holds the lease; this one only keeps its offset open."""
+    patient: bool = True
+    """As a peer it finds the outcome unpublished for the first time: its owner is about to publish."""
+    limited: bool = False
+    """Whether it counts against limits of its caller."""
     state: State = State.QUEUED
     tries: int = 0
     """Attempts made in this alias, by this worker."""
@@ -42,8 +57,16 @@ class Work:
     """Its end is in the outbox's hands."""
     dropped: bool = False
     """Its partition went to another worker before it was started."""
+    unleased: bool = False
+    """It is answered without a lease, so its rows must not meet those of the request that has this id."""
     events: list[bytes] = field(default_factory=list)
     """Usage events of failed attempts, published with what ends the work here."""
+
+    @property
+    def place(self) -> str:
+        """Where its record stands: `topic-partition-offset`."""
+        record = self.job.record
+        return f"{record.topic}-{record.partition}-{record.offset}"
 
     @property
     def closed(self) -> bool:
@@ -74,3 +97,7 @@ class Outgoing:
     again: OutRecord | None = None
     """The same request for another topic."""
     dead: OutRecord | None = None
+    replayed: Lease | None = None
+    """Of the earlier owner who stored it; it only has to be published."""
+    orphan: bool = False
+    """Another owner's outcome came first: only its rows are published."""

@@ -74,11 +74,16 @@ def test_a_header_that_could_not_be_the_id_is_not_taken_for_it(unusable: bytes) 
     assert letter.request_id == "llm.requests.my-alias-3-41"
 
 
-def test_a_replay_starts_afresh() -> None:
+def test_a_replay_starts_afresh_where_its_worker_signed_the_next_hop_and_else_goes_on() -> None:
     signed = [(name, b"x") for name in (*h.SIGNED, h.SIGNATURE, h.TARGET, h.UNREADABLE)]
     letter = read_dead(as_read(dead_letter(Read(headers=signed), "no", "c", 1, "llm.dead")))
     assert letter is not None
-    assert [name for name, _ in letter.replayed(TOPIC).headers] == ["request-id"]
+    assert [name for name, _ in letter.replayed(TOPIC).headers] == [*h.SIGNED, h.SIGNATURE, h.REQUEST_ID]
+    letter = read_dead(as_read(dead_letter(Read(headers=signed), "no", "c", 1, "llm.dead", hop=(3, "good"))))
+    assert letter is not None
+    fresh = dict(letter.replayed(TOPIC).headers)
+    assert fresh.keys() == {h.REQUEST_ID, h.HOP, h.SIGNATURE}
+    assert (fresh[h.HOP], fresh[h.SIGNATURE]) == (b"3", b"good")
 
 
 def test_a_replay_can_be_given_a_new_deadline() -> None:

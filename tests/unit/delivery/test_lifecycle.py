@@ -31,7 +31,7 @@ def test_a_running_request_may_end_in_every_final_state() -> None:
         (State.QUEUED, State.RUNNING),
         (State.ADMITTED, State.RUNNING),
         (State.WAITING, State.ANSWERED),
-        (State.RUNNING, State.QUEUED),
+        (State.RUNNING, State.ADMITTED),
     ],
 )
 def test_no_room_is_skipped(state: State, to: State) -> None:

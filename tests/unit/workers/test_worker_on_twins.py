@@ -24,9 +24,12 @@ async def test_requests_are_answered_and_committed(world: World) -> None:
 
 
 async def test_while_the_journal_is_away_nothing_is_replied_or_committed_and_then_everything_is(world: World) -> None:
+    world.provider.hold = asyncio.Event()
     async with world.worker() as process:
-        world.journal.down = True
         await world.publish("fast", "a")
+        await world.until(lambda: len(world.provider.calls) == 1)
+        world.journal.down = True
+        world.provider.hold.set()
         await world.until(lambda: "journal" in process.outbox.failing)
         ready, detail = process.ready()
         waiting = process.committer.trackers[Partition("llm.requests.fast", 0)].in_flight
@@ -41,9 +44,12 @@ async def test_while_the_journal_is_away_nothing_is_replied_or_committed_and_the
 
 
 async def test_while_the_journal_is_away_no_new_record_is_taken(world: World) -> None:
+    world.provider.hold = asyncio.Event()
     async with world.worker() as process:
-        world.journal.down = True
         await world.publish("fast", "a")
+        await world.until(lambda: len(world.provider.calls) == 1)
+        world.journal.down = True
+        world.provider.hold.set()
         await world.until(lambda: "journal" in process.outbox.failing)
         failed = process.loop.turned
         await world.until(lambda: process.loop.turned > failed)  # the poll under way may still bring records

@@ -55,28 +55,27 @@ def waiting(process: WorkerProcess, alias: str = "fast") -> int:
     return process.dispatcher.waiting().get((alias, Lane.INTERACTIVE), 0)
 
 
-async def test_two_records_with_one_id_both_finish_their_offsets(world: World) -> None:
+async def test_two_records_with_one_id_both_finish_their_offsets_and_are_called_once(world: World) -> None:
     with held(world) as go:
         async with world.worker() as process:
             await world.publish("fast", "same", "same")
-            await world.until(lambda: len(world.provider.calls) == 2)
-            running = len(process.inference.running)
+            await world.until(lambda: len(world.provider.calls) == 1 and process.admission.standing == 1)
             go.set()
             records = await world.records(world.names.replies, 2)
             tracker = process.committer.trackers[FAST]
             await world.until(lambda: tracker.in_flight == 0)
             open_works = process.inference.oldest()
-    assert running == 2
+    assert len(world.provider.calls) == 1
     assert {record.key for record in records} == {b"same"}
     assert open_works == {}
 
 
-async def test_a_cancel_reaches_every_record_with_the_id_running_or_waiting() -> None:
+async def test_a_cancel_reaches_every_record_with_the_id_running_or_standing_by() -> None:
     world = World(make_alias("fast"))
     with held(world):
         async with world.worker(in_flight=1) as process:
             await world.publish("fast", "same", "same")
-            await world.until(lambda: len(world.provider.calls) == 1 and waiting(process) == 1)
+            await world.until(lambda: len(world.provider.calls) == 1 and process.admission.standing == 1)
             await world.write(encode_cancel("same", world.names, world.clock.now_ms()))
             records = await world.records(world.names.replies, 2)
             await world.until(lambda: process.committer.trackers[FAST].in_flight == 0)
@@ -178,7 +177,8 @@ async def test_a_time_that_no_clock_shows_does_not_expire_a_request(world: World
         tracker = PartitionTracker()
         tracker.receive(0)
         reply_to = [(h.REPLY_TO, world.names.replies.encode()), (h.REPLY_PARTITION, b"0")]
-        process.inference.serve(Read(timestamp, [(h.REQUEST_ID, b"a"), *reply_to]), "fast", Lane.INTERACTIVE, tracker)
+        record = Read(timestamp, [(h.REQUEST_ID, b"a"), *reply_to])
+        await process.admission.take([process.inference.serve(record, "fast", Lane.INTERACTIVE, tracker)])
         replies = await world.replies(1)
         (record,) = await world.records(world.names.usage, 1)
     created = orjson.loads(record.value or b"")["created_at"]

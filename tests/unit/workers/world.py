@@ -1,25 +1,31 @@
 """A worker process on twins: a log, a journal and a provider in memory."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
 from pydantic import SecretStr
 
+from broker.adapters.memory_callers import MemoryCallerStore
 from broker.adapters.memory_journal import MemoryJournal
 from broker.adapters.memory_log import MemoryAdmin, MemoryConsumer, MemoryLog, MemoryProducer, MemoryReader
 from broker.clock import SystemClock
-from broker.config import Alias, Deployment, Pool, Settings
+from broker.config import Alias, Deployment, Pool, Redis, Settings
 from broker.envelope import NewRequest, Reply, encode_request, read_reply
+from broker.ports import LogProducer
 from broker.records import OutRecord, Partition, Record
 from broker.topics import TopicNames, topic_specs
+from schemas.usage import UsageEvent
 from workers.pool import Parts, WorkerProcess
 from workers.providers.base import Call, CallResult, OnChunk, Usage
 
 BODY = orjson.dumps({"choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}}]})
 PATIENCE = 10.0
+
+LEASE_SECONDS = 1.0
 
 Step = Callable[[Call], CallResult]
 
@@ -50,39 +56,73 @@ class World:
     """The log, journal and provider that worker processes of one test share."""
 
     def __init__(self, *aliases: Alias, **settings: Any) -> None:
+        settings.setdefault("redis", Redis(lease_seconds=LEASE_SECONDS))
         self.settings = Settings(
             aliases={alias.name: alias for alias in aliases}, signing_key=SecretStr("test-key"), **settings
         )
         self.names = TopicNames()
         self.log = MemoryLog({spec.name: 1 for spec in topic_specs(self.names, list(self.settings.aliases))})
         self.clock = SystemClock()
-        self.journal = MemoryJournal(clock=self.clock)
+        self.journal = MemoryJournal(clock=self.clock, lease_seconds=LEASE_SECONDS)
+        self.callers = MemoryCallerStore(clock=self.clock)
         self.provider = ScriptedProvider()
         self.producer = MemoryProducer(self.log)
+        self.crashed: set[str] = set()
+        self.consumers: dict[str, list[MemoryConsumer]] = {}
 
-    def process(self, pool: Pool) -> WorkerProcess:
+    def process(self, pool: Pool, producer: LogProducer | None = None) -> WorkerProcess:
         """Return a worker process that has not started."""
+        consumers: list[MemoryConsumer] = []
+
+        def make_consumer() -> MemoryConsumer:
+            consumers.append(MemoryConsumer(self.log, self.names.group(pool.name)))
+            return consumers[-1]
+
         parts = Parts(
-            consumer=MemoryConsumer(self.log, self.names.group(pool.name)),
-            producer=MemoryProducer(self.log),
-            reader=MemoryReader(self.log),
+            make_consumer=make_consumer,
+            producer=producer or MemoryProducer(self.log),
+            make_reader=lambda: MemoryReader(self.log),
             admin=MemoryAdmin(self.log),
             journal=self.journal,
+            callers=self.callers,
             provider=self.provider,
             clock=self.clock,
         )
-        return WorkerProcess(self.settings, pool, parts)
+        process = WorkerProcess(self.settings, pool, parts)
+        self.consumers[process.name] = consumers
+        return process
 
     @asynccontextmanager
-    async def worker(self, **pool: Any) -> AsyncIterator[WorkerProcess]:
-        """Run one worker process."""
+    async def worker(self, producer: LogProducer | None = None, **pool: Any) -> AsyncIterator[WorkerProcess]:
+        """Run one worker process; one that crashed meanwhile is left alone."""
         chosen = Pool(**{"name": "default", "in_flight": 50, "drain_seconds": 1.0, "commit_interval": 0.02, **pool})
-        process = self.process(chosen)
+        process = self.process(chosen, producer)
         await process.start()
         try:
             yield process
         finally:
-            await process.stop()
+            if process.name not in self.crashed:
+                await process.stop()
+
+    async def crash(self, process: WorkerProcess) -> None:
+        """End a process as SIGKILL does: nothing is drained, published, committed, given up or told to the group."""
+        self.crashed.add(process.name)
+        self.consumers[process.name][-1].kill()
+        rooms = (
+            process,
+            process.watchdog,
+            process.leases,
+            process.admission,
+            process.outbox,
+            process.committer,
+            process.callers,
+        )
+        tasks = {task for room in rooms for task in _tasks(room)} | set(process.inference.running)
+        process.dispatcher.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await process.control.stop()
 
     async def publish(self, alias: str, *request_ids: str, **fields: Any) -> None:
         """Publish chat requests that want their replies."""
@@ -118,11 +158,34 @@ class World:
         read = [read_reply(record) for record in await self.records(self.names.replies, count)]
         return {reply.request_id: reply for reply in read if reply is not None and reply.final}
 
+    def calls(self) -> Counter[str]:
+        """Calls to the provider by request id."""
+        return Counter(call.request_id for call in self.provider.calls)
+
+    async def rows(self, count: int) -> list[UsageEvent]:
+        """The rows the ledger would hold, once there are `count`: the last event of each usage id, in their order."""
+        found: dict[str, UsageEvent] = {}
+        seen = 0
+        while len(found) < count:
+            records = await self.records(self.names.usage, seen + 1)
+            seen = len(records)
+            events = [UsageEvent.model_validate_json(record.value or b"") for record in records]
+            found = {event.usage_id: event for event in events}
+        return sorted(found.values(), key=lambda event: event.usage_id)
+
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for an effect that announces itself nowhere."""
         async with asyncio.timeout(PATIENCE):
             while not condition():  # noqa: ASYNC110 - the twins have no event for it
                 await asyncio.sleep(0.005)
+
+
+def _tasks(room: object) -> Iterator[asyncio.Task[Any]]:
+    """Yield the tasks a room holds in its attributes, which is where all of them are."""
+    for value in vars(room).values():
+        for each in value if isinstance(value, set | list) else (value,):
+            if isinstance(each, asyncio.Task):
+                yield each
 
 
 def make_alias(name: str, count: int = 1, **fields: Any) -> Alias:
