@@ -14,7 +14,7 @@ from broker.limits.buckets import SlidingWindow, Step
 from broker.ports import CALLER_SECONDS, CallerClaim, CallerEnd, CallerRefusal, Scope
 
 REMEMBERED_SECONDS: Final = 86_400.0
-"""A request that nobody renewed for so long is forgotten: its end is without effect then. A worker that was cut off from
+"""A request that nobody renewed for so long is forgotten, and its end is without effect. A worker that was cut off from
 the store for less than that still tells what its requests cost."""
 
 _WINDOW_SECONDS: Final = 60.0
