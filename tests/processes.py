@@ -28,7 +28,7 @@ def write_config(
         ],
         "general_settings": {"signing_key": "test-signing-key"},
         "kafka": {"bootstrap_servers": bootstrap, "topic_prefix": prefix},
-        "redis": {"url": redis_url},
+        "redis": {"url": redis_url, "lease_seconds": 3},
         **more,
     }
     path.write_text(yaml.safe_dump(content))

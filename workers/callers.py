@@ -18,7 +18,8 @@ from broker.ports import CALLER_SECONDS, CallerClaim, CallerEnd, CallerRefusal, 
 
 log = logging.getLogger(__name__)
 
-GATHER_SECONDS: Final = 0.02
+GATHER_SECONDS: Final = 0.002
+"""Less than an end waits to be published: who has an answer finds it counted."""
 RETRY_SECONDS: Final = 0.5
 STOP_SECONDS: Final = 5.0
 MOST_AT_ONCE: Final = 256

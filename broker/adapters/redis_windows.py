@@ -6,11 +6,11 @@ leaves as a whole, once its last moment has left, so a unit may count a step too
 
 from typing import Final
 
-STEPS: Final = 240
-"""Steps a window is kept in: 250 ms of a minute, 6 min of a day."""
+STEPS: Final = 600
+"""Steps a window is kept in: 100 ms of a minute, 2.4 min of a day."""
 
 WINDOW_LIBRARY: Final = """
-local STEPS = 240
+local STEPS = 600
 -- Let go of the steps that have left. Times are unix ms; `length` is the window's.
 local function w_expire(key, now, length)
   local grain = length / STEPS

@@ -96,8 +96,7 @@ async def test_sigkill_loses_nothing_and_repeats_only_what_was_in_flight(
             async with running(*arguments, log=tmp_path / "second.log"):
                 replies = await caller.replies(*requests)
     assert {reply.status for reply in replies} == {200}
-    # In flight at the kill, and what finished within a commit interval (0.1 s) and a call (0.2 s) of it.
-    assert len(up.calls) - REQUESTS <= 3 * 20
+    assert len(up.calls) - REQUESTS <= 20  # those in flight at the kill, and no finished one
 
 
 async def _calls(up: Upstream, count: int) -> None:

@@ -12,7 +12,7 @@ from broker.adapters.redis_journal import RedisJournal
 from broker.cli import cancel, result
 from broker.config import Kafka, load
 from broker.errors import ConfigError
-from broker.ports import Answer
+from broker.ports import Answer, Ending
 from broker.topics import TopicNames, topic_specs
 
 pytestmark = pytest.mark.embedded
@@ -43,7 +43,8 @@ def store(config: str, request_id: str, status: int, body: bytes) -> None:
         journal = RedisJournal(settings.redis, TopicNames(settings.kafka.topic_prefix))
         await journal.start()
         headers = {"status": str(status), "served-by": "local/0"}
-        await journal.complete([Answer(request_id=request_id, status=status, body=body, headers=headers)])
+        answer = Answer(request_id=request_id, status=status, body=body, headers=headers)
+        await journal.complete([Ending(None, "", answer)])
         await journal.stop()
 
     asyncio.run(put())

@@ -7,7 +7,7 @@ from broker.adapters.memory_log import MemoryConsumer, MemoryLog, MemoryProducer
 from broker.adapters.record_batches import UNREADABLE
 from broker.clock import ManualClock
 from broker.errors import Unavailable
-from broker.ports import Answer, Commit, OutRecord, Partition, SendFailure
+from broker.ports import Answer, Commit, Ending, OutRecord, Partition, SendFailure
 
 PLACE = Partition("t", 0)
 
@@ -85,12 +85,12 @@ async def test_the_journal_forgets_by_its_clock_and_can_be_down() -> None:
     clock = ManualClock()
     journal = MemoryJournal(clock=clock, answer_ttl=60)
     answer = Answer("r", 200, b"{}", {})
-    await journal.complete([answer])
+    await journal.complete([Ending(None, "", answer)])
     clock.advance(59)
     assert await journal.outcome("r") == answer
     clock.advance(1)
     assert await journal.outcome("r") is None
     journal.down = True
-    for call in (journal.ping(), journal.complete([answer]), journal.outcome("r"), journal.start()):
+    for call in (journal.ping(), journal.complete([Ending(None, "", answer)]), journal.outcome("r"), journal.start()):
         with pytest.raises(Unavailable):
             await call

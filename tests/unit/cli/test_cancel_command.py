@@ -9,7 +9,7 @@ from broker.adapters.memory_log import MemoryLog, MemoryProducer
 from broker.cli.cancel import cancel
 from broker.envelope import read_cancel
 from broker.errors import Unavailable
-from broker.ports import Answer, SendFailure
+from broker.ports import Answer, Ending, SendFailure
 from broker.records import Partition
 from broker.topics import TopicNames
 
@@ -42,14 +42,14 @@ async def asked(log: MemoryLog, journal: MemoryJournal, *, wait: float) -> Answe
 
 
 async def test_a_request_that_has_ended_is_left_alone(log: MemoryLog, journal: MemoryJournal) -> None:
-    await journal.complete([answer(200)])
+    await journal.complete([Ending(None, "", answer(200))])
     assert (await asked(log, journal, wait=5), written(log)) == (answer(200), [])
 
 
 async def test_the_outcome_is_told_as_soon_as_it_is_stored(log: MemoryLog, journal: MemoryJournal) -> None:
     cancelling = asyncio.create_task(asked(log, journal, wait=20))
     await log.wait(5)
-    await journal.complete([answer(499)])
+    await journal.complete([Ending(None, "", answer(499))])
     assert (await cancelling, written(log)) == (answer(499), ["r1"])
 
 

@@ -1,6 +1,7 @@
 """The same request again: by id, by idempotency key, by a stranger. One call, one answer, told to nobody else."""
 
 import hashlib
+from decimal import Decimal
 
 import orjson
 
@@ -54,7 +55,7 @@ async def test_two_requests_with_one_idempotency_key_get_one_call_and_one_answer
         "b",
         Outcome.CACHED,
         True,
-        0,
+        Decimal(0),
     )
 
 

@@ -177,8 +177,8 @@ async def test_a_time_that_no_clock_shows_does_not_expire_a_request(world: World
         tracker = PartitionTracker()
         tracker.receive(0)
         reply_to = [(h.REPLY_TO, world.names.replies.encode()), (h.REPLY_PARTITION, b"0")]
-        record = Read(timestamp, [(h.REQUEST_ID, b"a"), *reply_to])
-        await process.admission.take([process.inference.serve(record, "fast", Lane.INTERACTIVE, tracker)])
+        read = Read(timestamp, [(h.REQUEST_ID, b"a"), *reply_to])
+        await process.admission.take([process.inference.serve(read, "fast", Lane.INTERACTIVE, tracker)])
         replies = await world.replies(1)
         (record,) = await world.records(world.names.usage, 1)
     created = orjson.loads(record.value or b"")["created_at"]
