@@ -214,7 +214,7 @@ class Leases:
 def _claim(work: Work) -> Claim:
     job, tenant = work.job, work.caller.tenant
     return Claim(
-        key=journal_key(job.request_id, tenant, job.idempotency_key),
+        key=journal_key(job.request_id, tenant, job.idempotency_key, job.stamp),
         token=work.token,
         hop=job.hop,
         place=work.place,

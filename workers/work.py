@@ -64,9 +64,9 @@ class Work:
 
     @property
     def place(self) -> str:
-        """Where its record stands: `topic-partition-offset`."""
+        """Which record it is, `topic-partition-offset@timestamp`: of a topic that was made again it is another one."""
         record = self.job.record
-        return f"{record.topic}-{record.partition}-{record.offset}"
+        return f"{record.topic}-{record.partition}-{record.offset}@{record.timestamp}"
 
     @property
     def closed(self) -> bool:

@@ -26,10 +26,12 @@ ORIGIN: Final = "origin"
 LAST_ERROR: Final = "last-error"
 # How often the broker has republished the request: what tells a leftover of an earlier hop from the request itself.
 HOP: Final = "hop"
+# When the first record was produced, where its place became the request's id; unix milliseconds.
+STAMP: Final = "stamp"
 # What stands for `authorization` on a record the broker wrote: no virtual key is written into a topic again.
 CALLER: Final = "caller"
 SIGNATURE: Final = "broker-signature"
-SIGNED: Final = (ATTEMPT, VISITED, FIRST_SEEN, NOT_BEFORE, ORIGIN, LAST_ERROR, HOP)
+SIGNED: Final = (ATTEMPT, VISITED, FIRST_SEEN, NOT_BEFORE, ORIGIN, LAST_ERROR, HOP, STAMP)
 
 # On replies.
 STATUS: Final = "status"
@@ -66,8 +68,8 @@ UNREADABLE: Final = "broker-unreadable"
 
 def signature(secret: bytes, request_id: str, values: dict[str, str]) -> str:
     """HMAC-SHA256, hex, over the request id and the signed headers in their fixed order; absent ones count as empty."""
-    # `hop` came later: records written without it keep their signature.
-    names = SIGNED if HOP in values else SIGNED[:-1]
+    # `hop` and `stamp` came later: records written without them keep their signature.
+    names = SIGNED if HOP in values else SIGNED[:-2]
     text = "\n".join([request_id, *(values.get(name, "") for name in names)])
     return hmac.new(secret, text.encode(), hashlib.sha256).hexdigest()
 

@@ -61,6 +61,8 @@ class Job:
     hop: int = 0
     """How often the broker has republished it."""
     problem: RequestError | None = None
+    stamp: int | None = None
+    """When it was produced, where its id is the place of its first record; None where the producer named it."""
 
     @property
     def requested(self) -> str:
@@ -133,8 +135,10 @@ def open_record(  # noqa: PLR0913 - the record's place, and what it is judged by
 ) -> Job:
     """Turn a record into a Job; `job.problem` says what is wrong with it, and everything readable is filled in."""
     reader = _Reader(record)
-    request_id = reader.identifier(h.REQUEST_ID) or f"{record.topic}-{record.partition}-{record.offset}"
-    job = Job(record, alias, lane, request_id, record.timestamp)
+    named = reader.identifier(h.REQUEST_ID)
+    job = Job(record, alias, lane, named or f"{record.topic}-{record.partition}-{record.offset}", record.timestamp)
+    if named is None:
+        job.stamp = record.timestamp
     if record.headers:
         _read_headers(job, reader, replies_topic)
         _read_caller(job, reader, secret)
@@ -204,6 +208,7 @@ def _read_signed(job: Job, reader: _Reader, secret: bytes) -> None:
     job.first_seen = int(values.get(h.FIRST_SEEN) or job.first_seen)
     job.not_before = int(values[h.NOT_BEFORE]) if values.get(h.NOT_BEFORE) else None
     job.hop = int(values.get(h.HOP, "0"))
+    job.stamp = int(values[h.STAMP]) if values.get(h.STAMP) else job.stamp
 
 
 def _read_body(job: Job, reader: _Reader, max_body_bytes: int) -> None:
@@ -276,6 +281,8 @@ def encode_again(  # noqa: PLR0913 - what changes when a request is republished
         h.LAST_ERROR: ";".join(job.history[-MAX_ATTEMPTS_LISTED:]),
         h.HOP: str(job.hop + 1),
     }
+    if job.stamp is not None:
+        values[h.STAMP] = str(job.stamp)
     if not_before is not None:
         values[h.NOT_BEFORE] = str(not_before)
     ours = {*h.SIGNED, h.SIGNATURE, h.REQUEST_ID, h.TARGET, h.CALLER}

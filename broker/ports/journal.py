@@ -24,8 +24,8 @@ class Claim:
 
     `key` is what makes two records the same request: `delivery.identity` makes it. `token` names this one work of this
     one process and nothing else, ever: a claim that is made again, because its answer was lost, finds its own lease.
-    `hop` counts how often the broker has republished the request, 0 for the producer's own record. `place` is
-    `topic-partition-offset`.
+    `hop` counts how often the broker has republished the request, 0 for the producer's own record. `place` says which
+    record it is.
     """
 
     key: str

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -119,9 +120,10 @@ async def preload(kafka: Kafka, names: TopicNames, count: int) -> None:
         await admin.create(TopicSpec(spec.name, partitions, spec.settings), replication_factor=1)
     await admin.stop()
     await producer.start()
+    run = uuid.uuid4().hex[:8]  # the journal remembers the requests of earlier runs
     requests = [
         encode_request(
-            NewRequest(alias=ALIAS, body=BODY, request_id=f"r{number}", reply_to=names.replies, reply_partition=0),
+            NewRequest(alias=ALIAS, body=BODY, request_id=f"{run}-{number}", reply_to=names.replies, reply_partition=0),
             names,
         )
         for number in range(count)
