@@ -15,17 +15,20 @@ from broker.ledger.money import PICO
 from broker.ports import CALLER_SECONDS, CallerClaim, CallerEnd, CallerRefusal, Scope
 from broker.topics import TopicNames
 
-WINDOW_MS: Final = 60_000
-_PLACE_MS: Final = round(CALLER_SECONDS * 1000)
-_REMEMBER_MS: Final = round(REMEMBERED_SECONDS * 1000)
+WINDOW_SECONDS: Final = 60.0
+"""What `rpm` and `tpm` of a caller look back over."""
 
 
 class RedisCallerStore:
     """See the port."""
 
-    def __init__(self, redis: Redis, names: TopicNames) -> None:
+    def __init__(self, redis: Redis, names: TopicNames, *, window_seconds: float = WINDOW_SECONDS) -> None:
+        """Count as the port says; tests shorten the minute, and with it how long a place lasts."""
         self._redis = RedisClient(redis)
         self._names = names
+        self._window_ms = round(window_seconds * 1000)
+        self._place_ms = round(CALLER_SECONDS / WINDOW_SECONDS * window_seconds * 1000)
+        self._remember_ms = round(REMEMBERED_SECONDS * 1000)
         self._take = self._redis.script(scripts.TAKE)
         self._settle = self._redis.script(scripts.SETTLE)
         self._renew = self._redis.script(scripts.RENEW)
@@ -70,7 +73,7 @@ class RedisCallerStore:
         if not scopes:
             return []
         keys = [self._names.caller_key(scope.name) for scope in scopes]
-        answers = await self._redis.run(self._used, keys, [WINDOW_MS])
+        answers = await self._redis.run(self._used, keys, [self._window_ms])
         return [
             {"requests": requests, "tokens": tokens, "running": running, "spent": dollars * PICO + pico}
             for requests, tokens, running, dollars, pico in answers
@@ -93,7 +96,7 @@ class RedisCallerStore:
                 groups[id(item.scopes)] = len(groups) + 1
                 members.append(" ".join(str(numbers.setdefault(scope, len(numbers) + 1)) for scope in item.scopes))
         head = self._names.caller_key("request:")
-        args: list[Any] = [WINDOW_MS, _PLACE_MS, _REMEMBER_MS, head, len(numbers), len(groups)]
+        args: list[Any] = [self._window_ms, self._place_ms, self._remember_ms, head, len(numbers), len(groups)]
         for scope in numbers:
             args += ("" if limit is None else limit for limit in (scope.rpm, scope.tpm, scope.parallel))
             args += ("", "") if scope.budget is None else divmod(scope.budget, PICO)
