@@ -6,8 +6,9 @@ A batch of requests is taken in one round trip, and none is made where nobody ha
 import asyncio
 import logging
 import math
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Awaitable, Sequence
+from itertools import islice
+from typing import Final, TypeVar
 
 from broker.clock import Clock
 from broker.config import Settings, Tenant, VirtualKey
@@ -18,14 +19,22 @@ from broker.ports import CALLER_SECONDS, CallerClaim, CallerEnd, CallerRefusal, 
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 GATHER_SECONDS: Final = 0.002
 """Less than an end waits to be published: who has an answer finds it counted."""
 RETRY_SECONDS: Final = 0.5
 STOP_SECONDS: Final = 5.0
 MOST_AT_ONCE: Final = 256
+MOST_ENDS: Final = 65_536
+"""Ends kept while the store is away. Those beyond are of requests that were let in without it (`fail_open`), so it
+knows nothing of them."""
 
 WORDS: Final = {"rpm": "rpm_limit", "tpm": "tpm_limit", "parallel": "max_parallel_requests", "budget": "max_budget"}
 """A limit of a scope → what the configuration calls it."""
+
+PROBE: Final = Scope("probe")
+"""Nobody's scope: whether the store answers is asked with it."""
 
 
 class CallerLimits:
@@ -37,9 +46,13 @@ class CallerLimits:
         self._tenants = settings.tenants
         self._scopes: dict[tuple[str, str], tuple[Scope, ...]] = {}
         self._running: dict[str, CallerClaim] = {}
-        self._ended: list[CallerEnd] = []
+        """By token: taken, or asked for while the store did not answer, when it may have taken them all the same."""
+        self._ended: dict[str, CallerEnd] = {}
+        self._flushing = asyncio.Lock()
         self._flush_task: asyncio.Task[None] | None = None
         self._renew_task: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+        self._away_since = 0.0
         self.failing: str | None = None
         """What the store said when it last did not answer; None while it does."""
 
@@ -78,16 +91,18 @@ class CallerLimits:
         found: list[RequestError | None] = [None] * len(items)
         if not limited:
             return found
-        try:
-            refusals = await self._store.take([claim for _, _, claim in limited])
-        except Unavailable as error:
-            self.failing = str(error)
-            raise
-        self.failing = None
+        if any(claim.token in self._ended for _, _, claim in limited):
+            await self._flush()  # or the end of its last turn would end this one
+        claims = [claim for _, _, claim in limited]
+        self._running.update((claim.token, claim) for claim in claims)
+        refusals = await self._ask(self._store.take(claims))
         for (place, caller, claim), refusal in zip(limited, refusals, strict=True):
-            if refusal is None:
+            if refusal is None and claim.token not in self._running:
+                # It was given up meanwhile; the store may have heard of that first.
                 self._running[claim.token] = claim
-            else:
+                self.refund(claim.token)
+            elif refusal is not None:
+                self._running.pop(claim.token, None)
                 found[place] = _error(caller, self._tenants.get(caller.tenant), refusal)
         return found
 
@@ -107,7 +122,9 @@ class CallerLimits:
         claim = self._running.pop(token, None)
         if claim is None:
             return
-        self._ended.append(CallerEnd(token, claim.scopes, claim.tokens, used, cost_pico, refund))
+        if len(self._ended) >= MOST_ENDS:
+            return
+        self._ended[token] = CallerEnd(token, claim.scopes, claim.tokens, used, cost_pico, refund)
         if self._flush_task is None or self._flush_task.done():
             self._flush_task = asyncio.get_running_loop().create_task(self._keep_flushing())
 
@@ -120,29 +137,52 @@ class CallerLimits:
                 continue
 
     async def _flush(self) -> None:
+        """Tell all ends; they are told again where it is unknown whether they were heard, which changes nothing."""
         while self._ended:
-            batch = self._ended[:MOST_AT_ONCE]
-            try:
-                await self._store.settle(batch)
-            except Unavailable as error:
-                self.failing = str(error)
-                raise
-            self.failing = None
-            del self._ended[: len(batch)]
+            async with self._flushing:
+                batch = list(islice(self._ended.values(), MOST_AT_ONCE))
+                if batch:
+                    await self._ask(self._store.settle(batch))
+                for end in batch:
+                    if self._ended.get(end.token) is end:
+                        del self._ended[end.token]
 
     async def _renew(self) -> None:
+        every = CALLER_SECONDS / 3
         while True:
-            await asyncio.sleep(CALLER_SECONDS / 3 if self.failing is None else RETRY_SECONDS)
+            try:
+                async with asyncio.timeout(every if self.failing is None else RETRY_SECONDS):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+            else:
+                self._changed.clear()
+                continue
             claims = list(self._running.values())
             try:
                 for start in range(0, len(claims), MOST_AT_ONCE):
-                    await self._store.renew(claims[start : start + MOST_AT_ONCE])
+                    await self._ask(self._store.renew(claims[start : start + MOST_AT_ONCE]))
                 if self.failing is not None:
-                    await self._store.used([Scope("probe")])
+                    await self._ask(self._store.used([PROBE]))
             except Unavailable as error:
-                self.failing = str(error)
-            else:
-                self.failing = None
+                log.debug("limits of callers cannot be renewed now: %s", error)
+
+    async def _ask(self, answer: Awaitable[T]) -> T:
+        """Ask the store, and keep whether it answers. Raises `Unavailable`."""
+        try:
+            result = await answer
+        except Unavailable as error:
+            if self.failing is None:
+                log.warning("the limits of callers do not answer: %s", error)
+                self._away_since = self._clock.monotonic()
+                self._changed.set()  # from now on it is asked often, so that its return is noticed
+            self.failing = str(error)
+            raise
+        if self.failing is not None:
+            away = self._clock.monotonic() - self._away_since
+            log.warning("the limits of callers answer again, after %.1f s", away)
+            self.failing = None
+        return result
 
     def _scopes_of(self, caller: Caller) -> tuple[Scope, ...]:
         known = (caller.tenant, "" if caller.key is None else caller.key.hash)

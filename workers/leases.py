@@ -24,7 +24,7 @@ RENEWALS: Final = 3
 RETRY_SECONDS: Final = 0.5
 BATCH: Final = 1024
 """Leases renewed in one round trip: a few milliseconds of Redis, which serves others meanwhile."""
-BEGIN_TOGETHER: Final = 0.001
+BEGIN_TOGETHER: Final = 0.004
 """Seconds the first of a batch of calls waits for others to begin with it: a fifth of the CPU a call for 1 ms."""
 FLUSH_SECONDS: Final = 5.0
 """At most, when the process stops: leases that are not given up expire by themselves."""

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
+import orjson
 from redis.exceptions import RedisError
 
 from broker.adapters import redis_journal_scripts as scripts
@@ -46,12 +47,13 @@ class RedisJournal:
         if not claims:
             return []
         names = self._names
-        keys = [names.lease_key(claim.key) for claim in claims]
-        args: list[Any] = [self._lease_ms, self._marker_ms, names.answer_key("")]
+        given: list[str] = []
         for claim in claims:
-            args += (claim.token, claim.hop, claim.place, claim.request_id, claim.tenant)
-            args.append(names.moved_key(claim.key, claim.hop))
-        return [_claimed(answer) for answer in await self._redis.run(self._acquire, keys, args)]
+            key = claim.key
+            given += (names.lease_key(key), claim.token, str(claim.hop), claim.place, claim.request_id, claim.tenant)
+            given.append(names.moved_key(key, claim.hop))
+        args = [self._lease_ms, self._marker_ms, names.answer_key(""), orjson.dumps(given)]
+        return [_claimed(answer) for answer in await self._redis.run(self._acquire, (), args)]
 
     async def begin(self, leases: Sequence[Lease]) -> Sequence[bool]:
         """Note that calls are about to be made; see the port."""
@@ -71,29 +73,31 @@ class RedisJournal:
             return []
         large = sum(map(size, endings)) > OFF_LOOP_FROM
         stored = await asyncio.to_thread(_encoded, endings) if large else _encoded(endings)
-        keys = []
-        unpublished = max(self._answer_ms, self._marker_ms)  # what nobody has been told yet must not be forgotten
-        args: list[Any] = [self._lease_ms, self._marker_ms, self._answer_ms, unpublished]
-        for ending, value in zip(endings, stored, strict=True):
+        names = self._names
+        given: list[str] = []
+        for ending in endings:
             lease, answer = ending.lease, ending.answer
-            keys.append(self._names.lease_key(lease.key if lease is not None else ""))
-            args += (lease.token, lease.fence, lease.hop) if lease is not None else ("", 0, 0)
-            if answer is not None:
-                args += (ending.place, "d", answer.request_id, self._names.answer_key(answer.request_id), value)
+            if lease is not None:
+                given += (names.lease_key(lease.key), lease.token, str(lease.fence), str(lease.hop), ending.place)
             else:
-                moved = self._names.moved_key(lease.key, lease.hop) if lease is not None else ""
-                args += (ending.place, "m", "", moved, value)
-        return [bool(answer) for answer in await self._redis.run(self._complete, keys, args)]
+                given += ("", "", "", "", "")
+            if answer is not None:
+                given += ("d", answer.request_id, names.answer_key(answer.request_id))
+            else:
+                given += ("m", "", names.moved_key(lease.key, lease.hop) if lease is not None else "")
+        unpublished = max(self._answer_ms, self._marker_ms)  # what nobody has been told yet must not be forgotten
+        args = [self._marker_ms, self._answer_ms, unpublished, orjson.dumps(given), *stored]
+        return [bool(answer) for answer in await self._redis.run(self._complete, (), args)]
 
     async def published(self, leases: Sequence[Lease]) -> None:
         """Note that completed leases are published; see the port."""
         if not leases:
             return
-        keys = [self._names.lease_key(lease.key) for lease in leases]
-        args: list[Any] = [self._answer_ms, self._names.answer_key("")]
+        names = self._names
+        given: list[str] = []
         for lease in leases:
-            args += (lease.token, lease.fence, self._names.moved_key(lease.key, lease.hop))
-        await self._redis.run(self._published, keys, args)
+            given += (names.lease_key(lease.key), lease.token, str(lease.fence), names.moved_key(lease.key, lease.hop))
+        await self._redis.run(self._published, (), [self._answer_ms, names.answer_key(""), orjson.dumps(given)])
 
     async def outcome(self, request_id: str) -> Answer | None:
         """Return the stored final reply; None when there is none, or no longer. Raises `Unavailable`."""
@@ -117,11 +121,11 @@ class RedisJournal:
     async def _of_leases(self, script: Any, leases: Sequence[Lease]) -> Sequence[bool]:  # noqa: ANN401 - Redis's own type
         if not leases:
             return []
-        keys = [self._names.lease_key(lease.key) for lease in leases]
-        args: list[Any] = [self._lease_ms, self._marker_ms]
+        given: list[str] = []
         for lease in leases:
-            args += (lease.token, lease.fence, lease.hop)
-        return [bool(answer) for answer in await self._redis.run(script, keys, args) or ()]
+            given += (self._names.lease_key(lease.key), lease.token, str(lease.fence), str(lease.hop))
+        args = [self._lease_ms, self._marker_ms, orjson.dumps(given)]
+        return [bool(answer) for answer in await self._redis.run(script, (), args) or ()]
 
 
 def _claimed(answer: Any) -> Claimed:  # noqa: ANN401 - Redis's own types
