@@ -12,7 +12,7 @@ from prometheus_client import Gauge
 
 from broker.ledger.money import PICO
 from broker.metrics import Metrics
-from broker.ports.limits import Granted
+from broker.ports import Granted
 
 NEVER_SECONDS: Final = 604_800.0
 """Told as seconds to drain where nothing finishes: 7 days, for which request topics keep a record. An autoscaler that

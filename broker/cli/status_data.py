@@ -6,8 +6,7 @@ from typing import Any, Final
 
 from broker.config import Deployment, Settings
 from broker.ledger.money import to_text
-from broker.ports import LogAdmin, LogReader
-from broker.ports.limits import WORKER_SECONDS, Granted, LimitStore
+from broker.ports import WORKER_SECONDS, Granted, LimitStore, LogAdmin, LogReader
 from broker.records import Partition
 from broker.topics import DELAYS_S, Lane, TopicNames
 

@@ -1,7 +1,4 @@
-"""A window that moves with time: never more than a number of units in any stretch of its length. Imports nothing.
-
-In this form a limit holds within one process; shared ones, in Redis, come behind the same seam (limits.md).
-"""
+"""A window that moves with time: never more than a number of units in any stretch of its length. Imports nothing."""
 
 from collections import deque
 from typing import Final

@@ -1,7 +1,6 @@
-"""Permits of one deployment: slots, requests and tokens a minute, and what its provider's answers teach.
+"""Permits of one deployment within one process: slots, requests and tokens a minute. Imports the windows only.
 
-In this form limits hold within one process: two workers of one deployment may each use all of them. Limits shared in
-Redis come behind the same seam (limits.md). Imports nothing of ours but the windows.
+Where workers share their limits, `leased` stands in this one's place, and this one serves it while the store is away.
 """
 
 import math
@@ -35,8 +34,9 @@ class DeploymentPermits:
         self.unlimited = max_parallel is None and rpm is None and tpm is None
         """Whether `wait` depends on nothing but a penalty; such a deployment must cost next to nothing."""
 
-    def wait(self, tokens: int, now: float) -> float:
+    def wait(self, tokens: int, now: float, output: int = 0) -> float:
         """Seconds until an attempt of about `tokens` tokens can start; 0.0 now, `math.inf` only upon a release."""
+        del output  # input and output are told apart by shared limits only
         if self.unlimited:
             return 0.0 if self._blocked_until <= now else self._blocked_until - now
         if self.max_parallel is not None and self.in_flight >= self.max_parallel:
@@ -48,11 +48,12 @@ class DeploymentPermits:
             wait = max(wait, self._tokens.wait(tokens, now))
         return wait
 
-    def take(self, tokens: int, now: float) -> Permit:
+    def take(self, tokens: int, now: float, output: int = 0) -> Permit:
         """Start an attempt that is expected to use `tokens` tokens (input and most output).
 
         Ask `wait` first: ValueError is raised when a window has no room, and nothing is taken then.
         """
+        del output
         if self.unlimited:
             self.in_flight += 1
             return Permit(None, None, 0)
@@ -70,11 +71,14 @@ class DeploymentPermits:
         self.in_flight += 1
         return permit
 
-    def release(self, permit: Permit, used_tokens: int | None, now: float, *, started: bool = True) -> None:
+    def release(
+        self, permit: Permit, used_tokens: int | None, now: float, *, started: bool = True, used_output: int = 0
+    ) -> None:
         """Give the slot back and settle the tokens to `used_tokens`; None, a rejected or failed call, costs none.
 
         The request stays counted when the call reached the provider, who counts it too; `started=False` gives it back.
         """
+        del used_output
         if permit.released:
             return
         permit.released = True

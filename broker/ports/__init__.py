@@ -4,25 +4,27 @@ Every port has an adapter for the real technology and an in-memory twin in `brok
 over both.
 """
 
+from broker.limits.terms import (
+    SLICE_SECONDS,
+    WINDOWS_S,
+    WORKER_SECONDS,
+    Granted,
+    Learned,
+    Need,
+    Settle,
+    Slice,
+    Units,
+)
 from broker.ports.journal import Answer, Claim, Claimed, Copy, Ending, Journal, Lease, Standing
 from broker.ports.ledger import Ledger, LedgerRow, Table
 from broker.ports.limits import (
     CALLER_SECONDS,
-    SLICE_SECONDS,
-    WINDOWS_S,
-    WORKER_SECONDS,
     CallerClaim,
     CallerEnd,
     CallerRefusal,
     CallerStore,
-    Granted,
-    Learned,
     LimitStore,
-    Need,
     Scope,
-    Settle,
-    Slice,
-    Units,
 )
 from broker.ports.log import (
     AssignmentListener,

@@ -18,7 +18,9 @@ from broker.errors import (
     RateLimitExceeded,
     RequestError,
     UpstreamError,
+    UpstreamTimeout,
 )
+from broker.limits.terms import Granted
 
 MINUTE: Final = 60.0
 """Seconds of the past that failures are counted in."""
@@ -79,7 +81,21 @@ class Health:
     Healthy; cooling until a moment; then half open: one call at a time, until one succeeds.
     """
 
-    __slots__ = ("_allowed_fails", "_alone", "_cooldown", "_counts", "_probing", "_tally", "_until")
+    __slots__ = (
+        "_allowed_fails",
+        "_alone",
+        "_calm_until",
+        "_cooldown",
+        "_counts",
+        "_may_probe",
+        "_outcome",
+        "_probing",
+        "_shared",
+        "_tally",
+        "_told_failures",
+        "_until",
+        "_untold",
+    )
 
     def __init__(self, *, cooldown_time: float, allowed_fails: int | None, alone: bool) -> None:
         """Cool for `cooldown_time` seconds where no Retry-After says otherwise; 0 cools only upon a Retry-After.
@@ -93,6 +109,12 @@ class Health:
         self._tally = Tally()
         self._until: float | None = None
         self._probing = False
+        self._shared = False
+        self._may_probe = False
+        self._untold = 0.0
+        self._outcome: bool | None = None
+        self._told_failures = 0
+        self._calm_until = 0.0
 
     @property
     def healthy(self) -> bool:
@@ -105,7 +127,7 @@ class Health:
             return 0.0
         if self._until > now:
             return self._until - now
-        return math.inf if self._probing else 0.0
+        return math.inf if self._probing or (self._shared and not self._may_probe) else 0.0
 
     def cooling_until(self, now: float) -> float | None:
         """Until when it is left alone, monotonic seconds; None when it is healthy or half open."""
@@ -115,7 +137,7 @@ class Health:
         """Note the start of a call that `wait` allowed; True when it is the probe, as `end` wants to know."""
         if self._until is None:
             return False
-        self._probing = True
+        self._probing, self._may_probe = True, False
         return True
 
     def end(self, now: float, error: RequestError | None, *, started: bool, probe: bool) -> None:
@@ -128,39 +150,74 @@ class Health:
         if self._until is None:
             if not self._counts:
                 return
-            failed = error is not None and _is_failure(error)
+            failed = error is not None and is_failure(error)
             self._tally.count(now, good=not failed)
-            trip = trip or (failed and self._too_many())
+            trip = trip or (failed and self._too_many(self._tally.good, self._tally.failed))
         elif probe:
-            trip = trip or (error is not None and _is_failure(error))
+            trip = trip or (error is not None and is_failure(error))
+            self._outcome = not trip
             if not trip:
                 self._until = None
         if trip:
             self._cool(now, error)
 
+    def tell(self, now: float) -> tuple[float, bool | None]:
+        """Return what other workers are to hear: seconds to cool down for, and how the probe ended; each told once."""
+        cool_for, self._untold = max(0.0, self._untold - now), 0.0
+        outcome, self._outcome = self._outcome, None
+        return cool_for, outcome
+
+    def hear(self, granted: Granted, now: float) -> None:
+        """Follow what all workers know. News of our own that nobody has heard yet goes first."""
+        self._shared = True
+        if self._untold > 0 or self._outcome is not None:
+            return
+        if granted.cooling_for > 0:
+            self._until = now + granted.cooling_for
+        elif granted.half_open:
+            self._until = min(self._until or now, now)
+            self._may_probe = granted.probe
+        elif not self._probing:
+            self._until = None
+        failures, self._told_failures = granted.failed - self._told_failures, granted.failed
+        news = self._until is None and self._counts and failures > 0 and now >= self._calm_until
+        if news and self._too_many(granted.good, granted.failed):
+            self._cool(now, None)
+
+    def alone_again(self) -> None:
+        """Go by what this process sees: the others cannot be heard."""
+        self._shared = False
+
     def _trips(self, error: RequestError) -> bool:
         """Whether this one error is enough."""
         return not self._alone and isinstance(error, UpstreamError) and error.status in {BUSY, *DEPLOYMENT_FAULTS}
 
-    def _too_many(self) -> bool:
-        tally = self._tally
+    def _too_many(self, good: int, failed: int) -> bool:
         if self._allowed_fails is not None:
-            return tally.failed > self._allowed_fails
-        calls = tally.good + tally.failed
-        return not self._alone and calls >= FEWEST_CALLS and tally.failed > WORST_SHARE * calls
+            return failed > self._allowed_fails
+        calls = good + failed
+        return not self._alone and calls >= FEWEST_CALLS and failed > WORST_SHARE * calls
 
     def _cool(self, now: float, error: RequestError | None) -> None:
         told = error.retry_after if error is not None else None
         seconds = min(told, LONGEST_COOLDOWN) if told is not None and told > 0 else self._cooldown
         self._tally.clear()
         if seconds > 0:
-            self._until = max(now + seconds, self._until or 0.0)
+            self._until = self._untold = max(now + seconds, self._until or 0.0)
+            self._calm_until = self._until + MINUTE  # what was counted before the trip is in the minute so long
         else:
             self._until = None
 
 
-def _is_failure(error: RequestError) -> bool:
-    """Whether the deployment is to blame; being busy is no failure, and the caller's own limits are no upstream's."""
+def is_failure(error: RequestError, *, busy: bool = False) -> bool:
+    """Whether the deployment is to blame; being busy is one only where asked for, a caller's own limits never are."""
     if isinstance(error, UpstreamError) and error.status in DEPLOYMENT_FAULTS:
         return True
-    return error.retriable and error.status != BUSY and not isinstance(error, RateLimitExceeded)
+    return error.retriable and (busy or error.status != BUSY) and not isinstance(error, RateLimitExceeded)
+
+
+def is_overload(error: RequestError | None) -> bool:
+    """Whether an error says that there were too many calls at once: 429, overload, time-outs (limits.md)."""
+    if isinstance(error, UpstreamError):
+        return error.status in {BUSY, 503, 529}
+    return isinstance(error, UpstreamTimeout)
