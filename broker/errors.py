@@ -26,6 +26,7 @@ BrokerError
     └── UpstreamError             the upstream's own status, code and message
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 import orjson
@@ -218,6 +219,8 @@ class UpstreamError(RequestError):
         super().__init__(message, param=param, retry_after=retry_after)
         self.status = status
         self.code = code or f"upstream_{status}"
+        self.headers: Mapping[str, str] = {}
+        """The provider's rate-limit headers, names in lower case."""
         self.kind = kind or ("rate_limit_error" if status == 429 else "api_error")  # noqa: PLR2004 - HTTP status
 
     def body(self) -> dict[str, Any]:

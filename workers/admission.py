@@ -36,6 +36,7 @@ from workers.callers import CallerLimits
 from workers.endings import Endings, word
 from workers.leases import Leases
 from workers.policy import Policy
+from workers.snapshot import Meter
 from workers.work import Work
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class Admission:
         refuse: Callable[[Work, RequestError], None],
         forget: Callable[[Work], None],
         worker: str,
+        meter: Meter,
     ) -> None:
         self._policy = policy
         self._leases = leases
@@ -85,6 +87,7 @@ class Admission:
         self._refuse = refuse
         self._forget = forget
         self._worker = worker
+        self._meter = meter
         self._seq = 0
         self._standing: dict[str, Work] = {}
         """Works that ask again, by token: peers, and those that nobody could be asked about."""
@@ -122,6 +125,7 @@ class Admission:
             max_body_bytes=policy.settings.kafka.max_message_bytes,
         )
         self._metrics.records_total.labels(alias, lane).inc()
+        self._meter.read(alias, lane)
         return self._work(job, tracker)
 
     async def take(self, works: Sequence[Work]) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Final
 
@@ -12,7 +12,16 @@ from broker.config import Deployment
 from broker.delivery.lifecycle import FINAL, State
 from broker.delivery.retry import Decision, Park, Refuse, Reroute, Retry, Situation, decide
 from broker.delivery.tracker import PartitionTracker
-from broker.errors import Cancelled, DeadlineExceeded, InternalError, Poisoned, RequestError, UpstreamTimeout
+from broker.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    InternalError,
+    Poisoned,
+    RequestError,
+    UpstreamError,
+    UpstreamTimeout,
+)
+from broker.limits.learned import learn
 from broker.metrics import Metrics
 from broker.records import Partition, Record
 from broker.routing.router import Grant, Router
@@ -25,6 +34,7 @@ from workers.endings import Endings, Timing
 from workers.leases import Leases
 from workers.policy import Policy
 from workers.providers.base import Call, CallResult, ProviderClient
+from workers.snapshot import Meter
 from workers.streams import ChunkWriter
 from workers.work import Outgoing, Work
 
@@ -55,7 +65,12 @@ class Inference:
         chunks: ChunkWriter,
         clock: Clock,
         metrics: Metrics,
+        meter: Meter,
+        news: Callable[[], None],
     ) -> None:
+        """`news`: other workers have to hear of a deployment."""
+        self._news = news
+        self._meter = meter
         self._policy = policy
         self._leases = leases
         self._callers = callers
@@ -129,7 +144,7 @@ class Inference:
     def lost(self, work: Work) -> None:
         """Stand by where another worker took the lease of a work that waits here; a running call goes on."""
         if work.state is State.WAITING and not work.closed:
-            self.dispatcher.drop(work)
+            self.dispatcher.withdraw(work)
             self._callers.refund(work.token)
             work.move(State.QUEUED)
             self.admission.again(work)
@@ -223,12 +238,27 @@ class Inference:
         timing = Timing(started, self._clock.now_ms())
         now = self._clock.monotonic()
         used = latency = error = None
+        output = 0
         if isinstance(outcome, CallResult):
-            used, latency = outcome.usage.input_tokens + outcome.usage.output_tokens, now - begun
+            output = outcome.usage.output_tokens
+            used, latency = outcome.usage.input_tokens + output, now - begun
         else:
             # A call we cut off says nothing of the deployment's health.
             error = outcome or Cancelled("the worker stopped")
-        self._router.release(grant, now, used_tokens=used, latency=latency, error=error, started=True)
+        told = outcome.headers if isinstance(outcome, CallResult | UpstreamError) else None
+        learned = learn(told, timing.finished) if told else None
+        self._router.release(
+            grant,
+            now,
+            used_tokens=used,
+            latency=latency,
+            error=error,
+            started=True,
+            used_output=output,
+            learned=learned,
+        )
+        if grant.probe or isinstance(error, UpstreamError):
+            self._news()
         self.dispatcher.released(work.alias.name)
         if outcome is None:
             self._leases.release(work)
@@ -238,6 +268,7 @@ class Inference:
             work.move(State.ANSWERED)
             cost = self._endings.answered(work, deployment, outcome, timing)
             self._callers.settle(work.token, tokens=used or 0, cost_pico=cost)
+            self._meter.lane(work.alias.name, work.lane).took(used or 0, cost)
         else:
             self._decide(work, grant, outcome, timing)
 

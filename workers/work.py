@@ -12,6 +12,7 @@ from broker.envelope import Job
 from broker.keys import Caller
 from broker.ports import Lease
 from broker.records import OutRecord
+from broker.topics import Lane
 
 
 @dataclass(slots=True, eq=False)
@@ -39,8 +40,6 @@ class Work:
     """Another work holds the lease; this one only keeps its offset open."""
     patient: bool = True
     """As a peer it finds the outcome unpublished for the first time: its owner is about to publish."""
-    limited: bool = False
-    """Whether it counts against limits of its caller."""
     state: State = State.QUEUED
     tries: int = 0
     """Attempts made in this alias, by this worker."""
@@ -61,6 +60,21 @@ class Work:
     """It is answered without a lease, so its rows must not meet those of the request that has this id."""
     events: list[bytes] = field(default_factory=list)
     """Usage events of failed attempts, published with what ends the work here."""
+
+    @property
+    def lane(self) -> Lane:
+        """The lane it came by."""
+        return self.job.lane
+
+    @property
+    def tenant(self) -> str:
+        """Who pays."""
+        return self.caller.tenant
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """Inside its lane and tenant: priority, then earliest deadline, then arrival (limits.md)."""
+        return self.job.priority, self.deadline, self.seq
 
     @property
     def place(self) -> str:

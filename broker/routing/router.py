@@ -150,9 +150,9 @@ class Router:
     ) -> Grant | float:
         """Return a grant, or the seconds until the earliest moment one can exist (`math.inf`: upon a release).
 
-        `tokens` is the estimate of input and most output, `output` its part that is output. Deployments named in `tried`
-        are taken only when no other can start now; among the rest, a higher `order` only when no lower one can. A grant must be released exactly once.
-        Raises KeyError for an unknown alias.
+        `tokens` is the estimate of input and most output, `output` its part that is output. Deployments named in
+        `tried` are taken only when no other can start now; among the rest, a higher `order` only when no lower one can.
+        A grant must be released exactly once. Raises KeyError for an unknown alias.
         """
         group = self._groups[alias]
         if len(group) == 1:

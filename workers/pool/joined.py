@@ -5,12 +5,15 @@ import os
 import random
 import secrets
 import socket
+from collections.abc import Mapping
+from importlib.metadata import version
 
 from broker.config import Pool, Settings
 from broker.errors import ConfigError
 from broker.keys import KeyRing
 from broker.ledger.prices import PriceTable
 from broker.metrics import Metrics
+from broker.ports import Units
 from broker.routing.catalog import Catalog
 from broker.routing.router import Router
 from broker.topics import TopicNames
@@ -18,14 +21,17 @@ from workers.admission import Admission
 from workers.callers import CallerLimits
 from workers.committer import Committer
 from workers.control import Control
-from workers.dispatcher import Dispatcher
+from workers.dispatcher import Dispatcher, Fairness
 from workers.endings import Endings
+from workers.exchange import PermitExchange
+from workers.gauges import BacklogGauges
 from workers.inference import Inference
 from workers.leases import Leases
 from workers.loop import RequestLoop
 from workers.outbox import Outbox
 from workers.policy import Policy
 from workers.pool.parts import Parts
+from workers.snapshot import Identity, Meter
 from workers.streams import ChunkWriter
 from workers.watchdog import Watchdog
 from workers.work import Outgoing, Work
@@ -53,6 +59,12 @@ class Joined:
             keys=KeyRing(settings),
             secret=_signing_key(settings),
         )
+        clock = parts.clock
+        self.meter = Meter(clock.monotonic())
+        self.gauges = BacklogGauges(self.metrics)
+        self.identity = Identity(
+            self.name, pool.name, socket.gethostname(), os.getpid(), clock.now_ms(), version("queue-inference-broker")
+        )
         self._join_shared()
         self._join_endings(worker)
         self._join_serving()
@@ -68,7 +80,15 @@ class Joined:
             lost=self._lost,
         )
         self.callers = CallerLimits(parts.callers, settings, parts.clock)
-        self.router = Router(settings, random.random)
+        self.router = Router(settings, random.random, shared=True)
+        self.exchange = PermitExchange(
+            store=parts.limits,
+            router=self.router,
+            worker=self.name,
+            clock=parts.clock,
+            demand=self._demand,
+            changed=self._changed,
+        )
 
     def _join_endings(self, worker: str) -> None:
         parts, settings = self.parts, self.settings
@@ -107,6 +127,8 @@ class Joined:
             chunks=ChunkWriter(parts.producer),
             clock=clock,
             metrics=metrics,
+            meter=self.meter,
+            news=self.exchange.news,
         )
         self.admission = self.inference.admission = Admission(
             policy=self.policy,
@@ -120,6 +142,7 @@ class Joined:
             refuse=self.inference.refuse,
             forget=self.inference.close,
             worker=self.name,
+            meter=self.meter,
         )
         self.dispatcher = self.inference.dispatcher = Dispatcher(
             router=self.router,
@@ -127,6 +150,9 @@ class Joined:
             in_flight=self.pool.in_flight,
             start=self.inference.start,
             expire=self.inference.expire,
+            surplus=self.inference.surplus,
+            short=self.exchange.short,
+            fairness=_fairness(self.settings, self.pool),
         )
 
     def _join_log(self) -> None:
@@ -161,7 +187,14 @@ class Joined:
     def _put(self, outgoing: Outgoing) -> None:
         self.outbox.put(outgoing)
 
+    def _demand(self) -> Mapping[str, tuple[int, Units, Units]]:
+        return self.dispatcher.demand()
+
+    def _changed(self) -> None:
+        self.dispatcher.wake()
+
     def _done(self, outgoing: Outgoing) -> None:
+        self.meter.lane(outgoing.work.job.alias, outgoing.work.lane).ended()
         self.inference.done(outgoing)
 
     def _cancel(self, request_id: str) -> None:
@@ -173,6 +206,14 @@ class Joined:
     def _fails_open(self, alias: str) -> bool:
         found = self.catalog.resolve(alias)
         return found is not None and found.fail_open
+
+
+def _fairness(settings: Settings, pool: Pool) -> Fairness:
+    tenants = {key.tenant for key in settings.keys.values()} | settings.tenants.keys()
+    if settings.anonymous_tenant is not None and settings.keys:
+        tenants.add(settings.anonymous_tenant)
+    weights = {name: tenant.weight for name, tenant in settings.tenants.items()}
+    return Fairness(weights, pool.batch_share, several=len(tenants) > 1)
 
 
 def _signing_key(settings: Settings) -> bytes:

@@ -6,9 +6,10 @@ from broker.adapters.kafka import KafkaConsumer, KafkaProducer, KafkaReader
 from broker.adapters.kafka_admin import KafkaAdmin
 from broker.adapters.redis_callers import RedisCallerStore
 from broker.adapters.redis_journal import RedisJournal
+from broker.adapters.redis_limits import RedisLimitStore
 from broker.clock import Clock, SystemClock
 from broker.config import Pool, Settings
-from broker.ports import CallerStore, Journal, LogAdmin, LogConsumer, LogProducer, LogReader
+from broker.ports import CallerStore, Journal, LimitStore, LogAdmin, LogConsumer, LogProducer, LogReader
 from broker.topics import TopicNames
 from workers.providers.base import ProviderClient
 from workers.providers.client import HttpProviderClient
@@ -28,6 +29,7 @@ class Parts:
         admin: LogAdmin,
         journal: Journal,
         callers: CallerStore,
+        limits: LimitStore,
         provider: ProviderClient,
         clock: Clock,
     ) -> None:
@@ -37,6 +39,7 @@ class Parts:
         self.admin = admin
         self.journal = journal
         self.callers = callers
+        self.limits = limits
         self.provider = provider
         self.clock = clock
 
@@ -51,6 +54,7 @@ class Parts:
             admin=KafkaAdmin(settings.kafka),
             journal=RedisJournal(settings.redis, names),
             callers=RedisCallerStore(settings.redis, names),
+            limits=RedisLimitStore(settings.redis, names),
             provider=HttpProviderClient(make_transport(pool.in_flight)),
             clock=SystemClock(),
         )

@@ -2,16 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from broker.config import Pool, Settings
 from broker.errors import BrokerError, Unavailable
 from broker.metrics import Metrics
+from broker.records import Partition
 from broker.topics import Lane
 from workers.pool.joined import Joined
 from workers.pool.parts import Parts
 from workers.pool.topics import wanted_topics
+from workers.snapshot import lanes_now, snapshot
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +48,12 @@ class WorkerProcess(Joined):
 
     async def _start(self) -> None:
         parts = self.parts
-        for part in (parts.admin, parts.producer, parts.journal, parts.callers):
+        for part in (parts.admin, parts.producer, parts.journal, parts.callers, parts.limits):
             await part.start()
         await self.control.start()
         self._topics = await wanted_topics(self.settings, self.pool, self.names, parts.admin)
-        for room in (self.leases, self.callers, self.admission, self.outbox):
+        await self.exchange.exchange()
+        for room in (self.leases, self.callers, self.exchange, self.admission, self.outbox):
             room.start()
         await parts.consumer.start(self._topics, self.committer)
         self.committer.start()
@@ -105,6 +108,8 @@ class WorkerProcess(Joined):
         reasons: dict[str, Any] = dict(self.outbox.failing)
         if (failing := self.admission.failing) is not None:
             reasons.setdefault("journal", failing)
+        if self.exchange.failing is not None:
+            reasons.setdefault("limits", self.exchange.failing)
         if self.watchdog.problem is not None:
             reasons["consumer"] = self.watchdog.problem
         if age > STUCK_SECONDS:
@@ -128,8 +133,8 @@ class WorkerProcess(Joined):
             await self.committer.stop()
         parts = self.parts
         closing: Sequence[Any] = (
-            *(self.watchdog, self.control, self.admission, self.callers, self.leases),
-            *(parts.consumer, parts.producer, parts.journal, parts.callers, parts.admin),
+            *(self.watchdog, self.control, self.admission, self.callers, self.leases, self.exchange),
+            *(parts.consumer, parts.producer, parts.journal, parts.callers, parts.limits, parts.admin),
         )
         for part in closing:
             await part.stop()
@@ -160,7 +165,8 @@ class WorkerProcess(Joined):
         for (alias, lane), count in self.dispatcher.waiting().items():
             metrics.waiting.labels(alias, lane).set(count)
         lags: dict[tuple[str, Lane], int] = {}
-        for partition, behind in (await self.parts.consumer.lag()).items():
+        lag = await self.parts.consumer.lag()
+        for partition, behind in lag.items():
             place = self.names.parse(partition.topic)
             if place is not None:
                 lags[place] = lags.get(place, 0) + behind
@@ -174,3 +180,29 @@ class WorkerProcess(Joined):
             metrics.oldest_unfinished_seconds.labels(*place).set(age)
         metrics.commit_age_seconds.set(clock.monotonic() - self.committer.last_success)
         metrics.loop_age_seconds.set(clock.monotonic() - self.loop.turned)
+        await self._tell(lag, oldest, now)
+
+    async def _tell(self, lag: Mapping[Partition, int], oldest: Mapping[tuple[str, Lane], int], now: int) -> None:
+        """Say how this worker stands: to autoscalers as gauges, to `broker status` as a snapshot."""
+        self.meter.roll(self.parts.clock.monotonic())
+        lanes = lanes_now(
+            self.names,
+            assigned=self.committer.assigned,
+            trackers=self.committer.trackers,
+            lag=lag,
+            waiting=self.dispatcher.waiting(),
+            oldest=oldest,
+        )
+        running, granted = self.exchange.running(), self.exchange.granted()
+        said = snapshot(
+            self.identity,
+            now_ms=now,
+            in_flight=self.dispatcher.running,
+            problems=self.ready()[1]["problems"],
+            lanes=lanes,
+            meter=self.meter,
+            deployments=running,
+        )
+        self.gauges.set_lanes(said)
+        self.gauges.set_limits(list(granted), list(granted.values()), running)
+        await self.parts.limits.publish(self.name, said)

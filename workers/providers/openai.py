@@ -127,7 +127,7 @@ def result(  # noqa: PLR0913, PLR0917 - what was asked and what came, each once
         usage_of(reported) or estimate(asked, body),
         service_tier=tier if isinstance(tier, str) else None,
         stated_cost=stated_cost(reported, provider.cost_field, provider.cost_exponent) if provider.cost_field else None,
-        headers={name: value for name, value in headers.items() if name.startswith(_LIMITS)},
+        headers=_limits(headers),
     )
 
 
@@ -179,4 +179,11 @@ def error(status: int, headers: Mapping[str, str], raw: bytes, now: float) -> Re
     except orjson.JSONDecodeError:
         text = raw[: _INLINE_TEXT * 4].decode("utf-8", "replace").strip()
         body = None if not text or text.startswith("<") else f"the upstream answered {status}: {text[:_INLINE_TEXT]}"
-    return upstream_error(status, body, headers, now)
+    found = upstream_error(status, body, headers, now)
+    if isinstance(found, UpstreamError):
+        found.headers = _limits(headers)
+    return found
+
+
+def _limits(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name.startswith(_LIMITS)}

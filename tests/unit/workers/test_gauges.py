@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from broker.ledger.money import PICO
 from broker.metrics import PREFIX, Metrics
-from broker.ports.limits import Granted
+from broker.ports import Granted
 from broker.topics import Lane
 from workers.gauges import NEVER_SECONDS, BacklogGauges
 from workers.snapshot import Identity, LaneNow, Meter, snapshot

@@ -140,7 +140,7 @@ async def test_what_expired_while_its_alias_sleeps_is_not_kept(world: World) -> 
             await world.until(lambda: process.committer.trackers[FAST].in_flight == 21)
             await world.until(lambda: process.committer.trackers[FAST].in_flight == 1)
             process.dispatcher.sweep()
-            kept = process.dispatcher._queues["fast"].ready[Lane.INTERACTIVE]  # noqa: SLF001 - memory shows nowhere else
+            kept = list(process.dispatcher._queues["fast"].order.lanes[Lane.INTERACTIVE])  # noqa: SLF001 - memory
             counts = waiting(process)
     assert (kept, counts) == ([], 0)
 

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from broker.adapters.memory_callers import MemoryCallerStore
 from broker.adapters.memory_journal import MemoryJournal
+from broker.adapters.memory_limits import MemoryLimitStore
 from broker.adapters.memory_log import MemoryAdmin, MemoryConsumer, MemoryLog, MemoryProducer, MemoryReader
 from broker.clock import SystemClock
 from broker.config import Alias, Deployment, Pool, Redis, Settings
@@ -65,6 +66,7 @@ class World:
         self.clock = SystemClock()
         self.journal = MemoryJournal(clock=self.clock, lease_seconds=LEASE_SECONDS)
         self.callers = MemoryCallerStore(clock=self.clock)
+        self.limits = MemoryLimitStore(clock=self.clock)
         self.provider = ScriptedProvider()
         self.producer = MemoryProducer(self.log)
         self.crashed: set[str] = set()
@@ -85,6 +87,7 @@ class World:
             admin=MemoryAdmin(self.log),
             journal=self.journal,
             callers=self.callers,
+            limits=self.limits,
             provider=self.provider,
             clock=self.clock,
         )
@@ -111,6 +114,7 @@ class World:
         rooms = (
             process,
             process.watchdog,
+            process.exchange,
             process.leases,
             process.admission,
             process.outbox,
