@@ -8,10 +8,10 @@ import asyncio
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final
 
 from broker.clock import Clock
-from broker.limits.fairness import AliasQueue
+from broker.limits.fairness import FairQueue, Lanes
 from broker.ports import Units
 from broker.routing.router import Grant, Router
 from broker.topics import Lane
@@ -20,17 +20,8 @@ from workers.work import Work
 READY_LIMIT: Final = 1024
 """Works of one alias and lane that wait here; the rest stays in the log, where it costs no memory."""
 
-NOISY_SHARE: Final = 0.1
-NOISY_MOST: Final = 30
-"""Above a tenth of the buffer and 30 requests a tenant is noisy; its surplus is parked (limits.md)."""
-PARKED_AT_ONCE: Final = 256
-"""A sweep parks at most so many: it writes a record for each."""
-PROBED_AT_ONCE: Final = 32
-"""Where no other tenant was seen of late: enough to find one behind the noisy one, little enough to cost nothing."""
-SEEN_SECONDS: Final = 600.0
-SHORTEST_PARK: Final = 30.0
-LONGEST_PARK: Final = 600.0
-"""The shortest and the longest delay topic, seconds."""
+PARKED_AT_ONCE: Final = 512
+"""A sweep parks at most so many of one lane: it writes a record for each."""
 
 Start = Callable[[Work, Grant], None]
 Expire = Callable[[Work], None]
@@ -49,26 +40,22 @@ class Fairness:
 class _Queue:
     """What waits for one alias."""
 
-    __slots__ = ("alias", "asleep", "calls", "held", "input", "order", "output", "rates", "seen", "started", "wake")
+    __slots__ = ("alias", "asleep", "held", "order", "wake")
 
-    def __init__(self, alias: str, fairness: Fairness) -> None:
+    def __init__(self, alias: str, fairness: Fairness, now: float) -> None:
         self.alias = alias
-        self.order = AliasQueue(fairness.weights, fairness.batch_share)
+        self.order: Lanes[Work] = Lanes(fairness.batch_share, fairness.weights, now)
         self.held = dict.fromkeys(Lane, 0)
-        self.started = dict.fromkeys(Lane, 0)
-        self.rates = dict.fromkeys(Lane, 0.0)
-        self.seen: dict[str, float] = {}
+        """Works of each lane in this buffer: those that may start, and those whose time has not come."""
         self.asleep = False
         self.wake: asyncio.TimerHandle | None = None
-        self.calls = self.input = self.output = 0
 
-    def count(self, work: Work, sign: int) -> None:
-        self.calls += sign
-        self.input += sign * (work.tokens - work.output_tokens)
-        self.output += sign * work.output_tokens
+    def lane(self, lane: Lane) -> FairQueue[Work]:
+        return self.order.batch if lane is Lane.BATCH else self.order.interactive
 
     def head(self) -> Work | None:
-        return cast("Work | None", self.order.head())
+        lane = self.order.next()
+        return None if lane is None else lane.head()
 
 
 class Dispatcher:
@@ -117,10 +104,13 @@ class Dispatcher:
         """Works that wait for a permit now, by alias: how many, what they take together, what the first takes."""
         demand: dict[str, tuple[int, Units, Units]] = {}
         for queue in self._queues.values():
-            head = queue.head() if queue.calls > 0 else None
+            head = queue.head()
             if head is not None:
-                first = Units(1, head.tokens - head.output_tokens, head.output_tokens)
-                demand[queue.alias] = (queue.calls, Units(queue.calls, queue.input, queue.output), first)
+                interactive, batch = queue.order.interactive, queue.order.batch
+                calls = interactive.count + batch.count
+                output = interactive.output + batch.output
+                together = Units(calls, interactive.tokens + batch.tokens - output, output)
+                demand[queue.alias] = (calls, together, Units(1, head.tokens - head.output_tokens, head.output_tokens))
         return demand
 
     async def wait_for_room(self, seconds: float) -> None:
@@ -166,38 +156,24 @@ class Dispatcher:
         if work in self._delayed:
             self._delayed.discard(work)
         else:
-            queue.count(work, -1)
-            queue.order.lanes[work.lane].gone(work)
+            queue.lane(work.lane).discard(work)
         queue.held[work.lane] -= 1
         self._room.set()
 
-    def withdraw(self, work: Work) -> None:
-        """Give a waiting work back that has not ended: it may be submitted again."""
-        pushed = work not in self._delayed
-        self.drop(work)
-        if pushed:
-            self._queue(work).order.lanes[work.lane].remove(work)
-
     def sweep(self) -> None:
-        """Hand works whose deadline passed to `expire`, the surplus of noisy tenants to `surplus`, and tidy up."""
-        now = self._clock.now_ms()
-        late = [work for work in self._delayed if work.deadline <= now]
+        """Hand works whose deadline passed to `expire`, and the surplus of noisy tenants to `surplus`."""
+        now, now_ms = self._clock.monotonic(), self._clock.now_ms()
+        late = [work for work in self._delayed if work.deadline <= now_ms]
         for queue in self._queues.values():
-            for lane in queue.order.lanes.values():
-                late += [work for each in lane if (work := cast("Work", each)).deadline <= now]
+            late += queue.order.interactive.late(now_ms) + queue.order.batch.late(now_ms)
         for work in late:
             self.drop(work)
             self._expire(work)
-        passed = self._clock.monotonic() - self._swept
-        self._swept += passed
         for queue in self._queues.values():
-            for name, lane in queue.order.lanes.items():
-                if passed > 0:
-                    queue.rates[name] += min(1.0, passed / 10) * (queue.started[name] / passed - queue.rates[name])
-                queue.started[name] = 0
-                if queue.held[name] >= READY_LIMIT and self._surplus is not None:
-                    self._park_surplus(queue, name)
-                lane.tidy()
+            for lane in Lane:
+                queue.lane(lane).roll(now)
+                if self._fairness.several and queue.held[lane] >= READY_LIMIT:
+                    self._park_surplus(queue, lane, now_ms)
 
     def close(self) -> None:
         """Start nothing any more; what waits stays uncommitted in the log and is read again by whoever comes next."""
@@ -212,14 +188,13 @@ class Dispatcher:
     def _queue(self, work: Work) -> _Queue:
         queue = self._queues.get(work.alias.name)
         if queue is None:
-            queue = self._queues[work.alias.name] = _Queue(work.alias.name, self._fairness)
+            queue = self._queues[work.alias.name] = _Queue(work.alias.name, self._fairness, self._clock.monotonic())
         return queue
 
     def _push(self, queue: _Queue, work: Work) -> None:
-        queue.count(work, 1)
-        queue.order.push(work)
-        if self._fairness.several:
-            queue.seen[work.tenant] = self._clock.monotonic()
+        queue.lane(work.lane).add(
+            work, work.tenant, work.tokens, work.output_tokens, work.job.priority, work.deadline, work.seq
+        )
         if not queue.asleep:
             self._schedule()
 
@@ -230,27 +205,13 @@ class Dispatcher:
             return
         self._push(self._queue(work), work)
 
-    def _park_surplus(self, queue: _Queue, name: Lane) -> None:
+    def _park_surplus(self, queue: _Queue, name: Lane, now_ms: int) -> None:
         """Make room behind a tenant that fills the buffer: the records of others may stand behind its own."""
-        if self._surplus is None or not self._fairness.several:
-            return
-        now = self._clock.monotonic()
-        queue.seen = {tenant: at for tenant, at in queue.seen.items() if now - at < SEEN_SECONDS}
-        lane = queue.order.lanes[name]
-        counts = lane.counts()
-        tenant, count = max(counts.items(), key=lambda item: item[1], default=("", 0))
-        allowed = max(NOISY_MOST, int(READY_LIMIT * NOISY_SHARE))
-        most = PARKED_AT_ONCE if len(queue.seen) > 1 else PROBED_AT_ONCE
-        if count <= allowed:
-            return
-        rate = max(queue.rates[name], 1 / LONGEST_PARK)
-        seconds = min(LONGEST_PARK, max(SHORTEST_PARK, count / rate))
-        latest = self._clock.now_ms() + seconds * 1000
-        for each in lane.last(tenant, min(most, count - allowed)):
-            work = cast("Work", each)
-            if work.deadline > latest:
-                self.drop(work)
+        if self._surplus is not None:
+            for work, seconds in queue.lane(name).surplus(READY_LIMIT, PARKED_AT_ONCE, now_ms):
+                queue.held[name] -= 1
                 self._surplus(work, seconds)
+            self._room.set()
 
     def _schedule(self) -> None:
         # Releases come in bursts; one pump serves them all.
@@ -274,25 +235,21 @@ class Dispatcher:
     def _pump_queue(self, queue: _Queue) -> None:
         now = self._clock.monotonic()
         now_ms = self._clock.now_ms()
-        while self.running < self._limit and (work := queue.head()) is not None:
+        order = queue.order
+        while self.running < self._limit and (lane := order.next()) is not None and (work := lane.head()) is not None:
             if work.deadline <= now_ms:
-                self._take_out(queue, work)
+                lane.discard(work)
+                queue.held[work.lane] -= 1
                 self._expire(work)
                 continue
             grant = self._router.acquire(queue.alias, work.tokens, now, work.tried, work.output_tokens)
             if not isinstance(grant, Grant):
                 self._sleep(queue, grant)
                 return
-            self._take_out(queue, work)
-            queue.started[work.lane] += 1
+            order.take(lane)
+            queue.held[work.lane] -= 1
             self.running += 1
             self._start(work, grant)
-
-    @staticmethod
-    def _take_out(queue: _Queue, work: Work) -> None:
-        queue.order.pop(work)
-        queue.count(work, -1)
-        queue.held[work.lane] -= 1
 
     def _sleep(self, queue: _Queue, seconds: float) -> None:
         queue.asleep = True

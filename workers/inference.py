@@ -144,7 +144,7 @@ class Inference:
     def lost(self, work: Work) -> None:
         """Stand by where another worker took the lease of a work that waits here; a running call goes on."""
         if work.state is State.WAITING and not work.closed:
-            self.dispatcher.withdraw(work)
+            self.dispatcher.drop(work)
             self._callers.refund(work.token)
             work.move(State.QUEUED)
             self.admission.again(work)

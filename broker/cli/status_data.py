@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from broker.config import Deployment, Settings
 from broker.ledger.money import to_text
-from broker.ports import WORKER_SECONDS, Granted, LimitStore, LogAdmin, LogReader
+from broker.ports import WINDOWS_S, WORKER_SECONDS, Granted, LimitStore, LogAdmin, LogReader
 from broker.records import Partition
 from broker.topics import DELAYS_S, Lane, TopicNames
 
@@ -74,6 +74,7 @@ class DeploymentStatus:
     configured_slots: int | None
     concurrency: int | None
     used: dict[str, int]
+    """Units in the window of each limit; absent where it is unknown."""
     limits: dict[str, int]
     """In force."""
     learned: dict[str, int]
@@ -272,6 +273,7 @@ def _times(backlog: int | None, mean: float | None) -> int | None:
 def _deployment(deployment: Deployment, granted: Granted) -> DeploymentStatus:
     configured = deployment.max_parallel_requests
     slots = [limit for limit in (configured, granted.concurrency) if limit is not None]
+    limits = _in_force(deployment, granted)
     return DeploymentStatus(
         deployment=deployment.name,
         alias=deployment.alias,
@@ -279,9 +281,9 @@ def _deployment(deployment: Deployment, granted: Granted) -> DeploymentStatus:
         slots=min(slots, default=None),
         configured_slots=configured,
         concurrency=granted.concurrency,
-        used=dict(granted.used),
-        limits=dict(granted.limits),
-        learned={name: value for name, value in granted.limits.items() if value != getattr(deployment, name, None)},
+        used={name: units for name, units in granted.used.items() if name in limits},
+        limits=limits,
+        learned={name: value for name, value in limits.items() if value != getattr(deployment, name)},
         cooling_seconds=granted.cooling_for,
         blocked_seconds=granted.blocked_for,
         half_open=granted.half_open,
@@ -289,6 +291,13 @@ def _deployment(deployment: Deployment, granted: Granted) -> DeploymentStatus:
         good=granted.good,
         failed=granted.failed,
     )
+
+
+def _in_force(deployment: Deployment, granted: Granted) -> dict[str, int]:
+    """Return the smaller of the configured and the learned limits: who only looks is told the learned ones alone."""
+    either = {name: (getattr(deployment, name), granted.limits.get(name)) for name in WINDOWS_S}
+    known = {name: [limit for limit in pair if limit is not None] for name, pair in either.items()}
+    return {name: min(limits) for name, limits in known.items() if limits}
 
 
 def _worker(name: str, said: Snapshot, now_ms: int) -> WorkerStatus:

@@ -68,7 +68,7 @@ def _deployment(each: DeploymentStatus) -> list[str]:
     if each.concurrency is not None and each.slots == each.concurrency:
         calls += " adaptive"
     used = [
-        f"{name} {count(each.used.get(name, 0))} / {count(limit)}" + (" learned" if name in each.learned else "")
+        f"{name} {count(each.used.get(name))} / {count(limit)}" + (" learned" if name in each.learned else "")
         for name, limit in each.limits.items()
     ]
     states = []

@@ -1,9 +1,9 @@
 """Who goes next where permits are scarce: two lanes, tenants inside a lane, the order inside a tenant. Pure state.
 
-Lanes and tenants as in limits.md; times come as arguments. Imports nothing of ours, and knows neither permits nor calls.
+Lanes and tenants as in limits.md. Imports nothing of ours; times come as arguments, permits and calls are unknown here.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import Final, Generic, TypeVar
 
@@ -25,7 +25,10 @@ RATE_SECONDS: Final = 30.0
 STANDSTILL: Final = 60.0
 """Seconds without a start after which nothing is parked any more: what stands behind could not start either."""
 KNOWN_SECONDS: Final = 300.0
-"""A tenant that sent nothing for this long is forgotten: for one tenant alone nothing is ever parked."""
+"""A tenant that sent nothing for this long is forgotten."""
+
+PROBED_AT_ONCE: Final = 64
+"""What is put away at once while no second tenant is known: enough to find one behind a batch, too little to cost."""
 
 _DUE: Final = 1.0 - 1e-9
 
@@ -75,8 +78,8 @@ class FairQueue(Generic[T]):
 
     Between tenants it is weighted deficit round robin in its sorted form: each tenant has a level, the tokens it was
     given over its weight, and the lowest goes next, which is what a quantum of one token comes to. A request of any
-    size goes when its tenant's turn comes, and is made up for afterwards. A tenant that had nothing waiting joins at the
-    level of those that had. Inside a tenant: priority (lowest first), deadline, arrival.
+    size goes when its tenant's turn comes, and is made up for afterwards. A tenant that had nothing waiting joins at
+    the level of those that had. Inside a tenant: priority (lowest first), deadline, arrival.
     """
 
     __slots__ = ("_highest", "_level", "_live", "_ring", "_rolled", "_shares", "_started_at", "_tickets", "_turns",
@@ -186,11 +189,6 @@ class FairQueue(Generic[T]):
         """Requests that wait, of every tenant that has any."""
         return {name: share.count for name, share in self._shares.items() if share.count}
 
-    @property
-    def tenants(self) -> int:
-        """Tenants known of late."""
-        return len(self._shares)
-
     def roll(self, now: float) -> None:
         """Bring rates up to date and forget tenants that sent nothing for long; every second or so, in seconds."""
         seconds = now - self._rolled
@@ -209,10 +207,12 @@ class FairQueue(Generic[T]):
 
         Return at most `most` of it, each with the seconds it should stay away: about until its turn would have come, by
         what its tenant has here and has put away already and by how fast that starts. Only what comes back well within
-        its deadline is taken.
+        its deadline is taken. While only one tenant is known, at most `PROBED_AT_ONCE`.
         """
         if self._started_at is None or self._rolled - self._started_at > STANDSTILL:
             return []
+        if len(self._shares) == 1:
+            most = min(most, PROBED_AT_ONCE)
         weights = sum(share.weight for share in self._shares.values())
         least = max(NOISY_REQUESTS, int(NOISY_SHARE * buffer))
         found: list[tuple[T, float]] = []
@@ -259,9 +259,7 @@ class Lanes(Generic[T]):
 
     __slots__ = ("_credit", "_share", "batch", "interactive")
 
-    def __init__(
-        self, batch_share: float = 0.05, weights: Mapping[str, float] | None = None, now: float = 0.0
-    ) -> None:
+    def __init__(self, batch_share: float = 0.05, weights: Mapping[str, float] | None = None, now: float = 0.0) -> None:
         """`batch_share` 0 … 1; `weights` by tenant; `now` is monotonic seconds."""
         self._share = batch_share
         self._credit = 0.0
@@ -286,7 +284,3 @@ class Lanes(Generic[T]):
             else:
                 self._credit = 0.0
         return lane.take()
-
-
-Surplus = Callable[[T, float], None]
-"""Parks what `FairQueue.surplus` took out, for so many seconds."""
