@@ -13,7 +13,7 @@ from broker.adapters.kafka_admin import KafkaAdmin
 from broker.adapters.redis_limits import RedisLimitStore
 from broker.clock import SystemClock
 from broker.config import Kafka, Redis
-from broker.ports.limits import Need, Units
+from broker.ports import Need, Units
 from broker.records import Commit, OutRecord, Partition
 from broker.topics import Lane, TopicNames, topic_specs
 from tests.processes import run, write_config
@@ -79,7 +79,7 @@ async def speak(redis_url: str, names: TopicNames) -> None:
 def config(folder: Path, kafka: Kafka, redis_url: str) -> Path:
     return write_config(
         folder, bootstrap=str(kafka.bootstrap_servers), redis_url=redis_url, prefix=kafka.topic_prefix,
-        models={"chat": "http://127.0.0.1:1/v1"},
+        models={}, model_list=[{"model_name": "chat", "rpm": 60, "litellm_params": {"model": "openai/chat-0"}}],
     )  # fmt: skip
 
 

@@ -23,8 +23,7 @@ from broker.cli.status_view import count, duration, money
 from broker.clock import ManualClock
 from broker.config import Alias, Deployment, Pool, Settings
 from broker.errors import BrokerError, Unavailable
-from broker.ports import Commit, LogAdmin, LogReader
-from broker.ports.limits import Granted, LimitStore, Need, Units
+from broker.ports import Commit, Granted, LimitStore, LogAdmin, LogReader, Need, Units
 from broker.records import OutRecord, Partition
 from broker.topics import Lane, TopicNames, topic_specs
 from workers.snapshot import FORMAT
@@ -171,6 +170,24 @@ def test_learned_limits_are_those_the_configuration_does_not_say() -> None:
         True,
     )
     assert (second.deployment, second.slots, second.limits) == ("chat/1", None, {})
+
+
+@pytest.mark.parametrize(
+    ("told", "limits", "learned"),
+    [
+        ({}, {"rpm": 500}, {}),
+        ({"rpm": 60, "tpm": 9_000}, {"rpm": 60, "tpm": 9_000}, {"rpm": 60, "tpm": 9_000}),
+        ({"rpm": 500}, {"rpm": 500}, {}),
+        ({"rpm": 800}, {"rpm": 500}, {}),
+    ],
+)
+def test_the_smaller_of_the_configured_and_the_learned_limit_is_in_force(
+    told: dict[str, int], limits: dict[str, int], learned: dict[str, int]
+) -> None:
+    shared = state()
+    shared.granted["chat/0"] = Granted(limits=told)
+    found = assemble(SETTINGS, ["chat"], log=None, shared=shared, missing={}, now_ms=NOW).deployments[0]
+    assert (found.limits, found.learned) == (limits, learned)
 
 
 def test_workers_are_alive_not_ready_or_silent_and_a_pool_without_one_is_named() -> None:
