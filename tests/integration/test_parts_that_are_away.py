@@ -12,7 +12,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from broker.adapters import kafka_options, redis_journal
+from broker.adapters import kafka_options, redis_client
 from broker.cli.root import main
 from broker.embedded.probe import free_port
 from broker.errors import ConfigError, Unavailable
@@ -63,7 +63,7 @@ def test_a_server_that_never_answers_is_told_in_time(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(kafka_options, "CONNECT_LIMIT_S", 0.3)
-    monkeypatch.setattr(redis_journal, "START_LIMIT_S", 0.3)
+    monkeypatch.setattr(redis_client, "START_LIMIT_S", 0.3)
     (tmp_path / "in.jsonl").write_text(ASK)
     command: click.Command = importlib.import_module(f"broker.cli.{arguments[0]}").command
     arguments = [*arguments[1:], "--config", str(configuration(tmp_path, mute_port))]
