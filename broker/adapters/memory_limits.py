@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from broker.clock import Clock, SystemClock
@@ -121,7 +121,14 @@ class MemoryLimitStore:
     async def look(self, deployments: Sequence[str]) -> Sequence[Granted]:
         """Return the shared state without asking for anything."""
         self._check()
-        return [self._told(self._state(name), Need(name), self._clock.monotonic()) for name in deployments]
+        now = self._clock.monotonic()
+        states = [self._state(name) for name in deployments]
+        return [
+            replace(
+                self._told(state, Need(""), now), used={each: self._window(state, each).used(now) for each in WINDOWS_S}
+            )
+            for state in states
+        ]
 
     async def stop(self) -> None:
         """Close."""

@@ -91,7 +91,13 @@ LOOK: Final = (
 local answers = {}
 for i, key in ipairs(A.keys) do
   local s = load(key)
-  answers[i] = told(key, s, in_force(s, {}), workers_of(key))
+  local answer = told(key, s, in_force(s, {}), workers_of(key))
+  -- Who looks knows what is configured, and not which windows have counted for it: all of them are told.
+  for name, length in pairs(LENGTHS) do
+    w_expire(key .. ':' .. name, now, length)
+    answer.used[name] = w_used(key .. ':' .. name)
+  end
+  answers[i] = answer
 end
 return cjson.encode(answers)
 """

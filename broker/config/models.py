@@ -157,11 +157,11 @@ class Redis(Section):
     ssl_ca_certs: str | None = None
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
-    answer_ttl: float = Field(default=3600.0, gt=0)
+    answer_ttl: float = Field(default=3600.0, gt=0, allow_inf_nan=False)
     """Seconds an answer stays readable by request id."""
-    marker_ttl: float = Field(default=86_400.0, gt=0)
+    marker_ttl: float = Field(default=86_400.0, gt=0, allow_inf_nan=False)
     """Seconds for which a request that was answered is known as such, so that the same id makes no second call."""
-    lease_seconds: float = Field(default=30.0, ge=1)
+    lease_seconds: float = Field(default=30.0, ge=1, allow_inf_nan=False)
     """How long a request of a worker that died waits for another; live workers renew three times as often."""
 
 

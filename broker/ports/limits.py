@@ -42,7 +42,10 @@ class LimitStore(Protocol):
         ...
 
     async def look(self, deployments: Sequence[str]) -> Sequence[Granted]:
-        """Return the shared state without asking for anything."""
+        """Return the shared state without asking for anything.
+
+        Of `limits` it tells the learned ones only, and of `used` every window: what is configured the asker knows.
+        """
         ...
 
     async def stop(self) -> None:

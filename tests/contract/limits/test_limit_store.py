@@ -181,3 +181,11 @@ async def test_many_deployments_are_one_call_in_order(store: LimitStore) -> None
     needs = [Need(f"d/{number}", max_parallel=number, demand=99) for number in range(1, 40)]
     assert [granted.slots for granted in await store.exchange("w1", needs)] == list(range(1, 40))
     assert list(await store.exchange("w1", [])) == []
+
+
+async def test_who_only_looks_is_told_the_use_of_every_window_and_the_learned_limits(store: LimitStore) -> None:
+    limits = {"rpm": 10, "tpm": 1000}
+    await ask(store, limits=limits, demand=4, first=ONE, want=times(4), learned=Learned({"tpm": 500}))
+    looked = (await store.look(["gpt/0"]))[0]
+    assert looked.limits == {"tpm": 500}
+    assert looked.used == {"rpm": 4, "tpm": 120, "itpm": 0, "otpm": 0, "rpd": 0, "tpd": 0}
