@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
+from broker.adapters.kafka_assignor import assignor
 from broker.adapters.kafka_closing import close_quietly, stop_consumer
 from broker.adapters.kafka_commit import commit_offsets
 from broker.adapters.kafka_errors import CLIENT_ERRORS, unavailable
@@ -187,8 +187,6 @@ class KafkaConsumer:
         return self._parts
 
     def _consumer(self) -> AIOKafkaConsumer:
-        # aiokafka keeps a member's last assignment on the assignor's class: each member needs a class of its own.
-        assignor = type("StickyPartitionAssignor", (StickyPartitionAssignor,), {})
         consumer = AIOKafkaConsumer(
             group_id=self._group,
             group_instance_id=self._instance,
@@ -198,7 +196,7 @@ class KafkaConsumer:
             heartbeat_interval_ms=round(self._heartbeat * 1000),
             rebalance_timeout_ms=REBALANCE_MS,
             max_poll_interval_ms=MAX_POLL_MS,
-            partition_assignment_strategy=(assignor,),
+            partition_assignment_strategy=(assignor(),),
             max_partition_fetch_bytes=self._fetch_bytes,
             fetch_max_bytes=max(FETCH_BYTES, self._fetch_bytes),
             fetch_max_wait_ms=FETCH_WAIT_MS,

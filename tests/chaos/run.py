@@ -69,6 +69,8 @@ class Run:
         phase = name.replace(" ", "")
         self.load.phase(phase)
         result = Result(name)
+        # What is open when the fault comes has to be this phase's, so that it is judged with it.
+        await self._answered(time.monotonic())
         began = time.monotonic()
         result.at_most = await fault(self._stand, self._rng)
         ended = time.monotonic()
