@@ -134,6 +134,11 @@ class Relay:
         await self._consumer.stop()
         await self._producer.stop()
 
+    @property
+    def turned(self) -> float:
+        """When its loop last turned, monotonic seconds."""
+        return self._turned
+
     def ready(self) -> tuple[bool, dict[str, Any]]:
         """Whether parked requests are being sent on, and what keeps them from it."""
         age = self._age()

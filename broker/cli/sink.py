@@ -1,25 +1,19 @@
 """`broker sink`: write usage events to ClickHouse."""
 
-import asyncio
 import gc
-import logging
-import signal
 from pathlib import Path
 from typing import Final
 
 import click
 
 from broker.adapters.clickhouse import ClickHouseLedger
-from broker.adapters.kafka import KafkaConsumer, KafkaProducer
+from broker.adapters.kafka import KafkaProducer
 from broker.cli.common import load_settings, process_options, run_async
 from broker.clock import SystemClock
 from broker.config import Settings
-from broker.edge.health import HealthServer
 from broker.logs import setup
 from broker.metrics import Metrics
 from broker.topics import TopicNames
-
-log = logging.getLogger(__name__)
 
 GARBAGE_THRESHOLD: Final = 200_000
 """New objects between two collections. A batch makes about 40,000 that live until it is written and are in no cycle;
@@ -40,31 +34,27 @@ def command(config: Path | None, instance: str | None, host: str | None, port: i
 
 
 async def _sink(settings: Settings, host: str, port: int, instance: str | None) -> None:
-    from workers.sinks.clickhouse import Sink  # noqa: PLC0415 - the core knows workers only inside its commands
+    from workers.pool.service import run_service  # noqa: PLC0415 - the core knows workers only inside its commands
+    from workers.sinks.clickhouse import Sink  # noqa: PLC0415
 
     names = TopicNames(settings.kafka.topic_prefix)
     metrics = Metrics()
-    sink = Sink(
-        consumer=KafkaConsumer(settings.kafka, names.sink_group, instance=instance),
-        producer=KafkaProducer(settings.kafka),
-        ledger=ClickHouseLedger(settings.clickhouse),
-        names=names,
-        clock=SystemClock(),
+    await run_service(
+        lambda consumer: Sink(
+            consumer=consumer,
+            producer=KafkaProducer(settings.kafka),
+            ledger=ClickHouseLedger(settings.clickhouse),
+            names=names,
+            clock=SystemClock(),
+            metrics=metrics,
+            batch_rows=settings.clickhouse.batch_rows,
+            batch_seconds=settings.clickhouse.batch_seconds,
+        ),
+        kafka=settings.kafka,
+        group=names.sink_group,
         metrics=metrics,
-        batch_rows=settings.clickhouse.batch_rows,
-        batch_seconds=settings.clickhouse.batch_seconds,
+        host=host,
+        port=port,
+        instance=instance,
+        doing="writing usage events",
     )
-    health = HealthServer(host, port, metrics.registry, sink.ready)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, sink.stop)
-    await health.start()
-    try:
-        await sink.start()
-        log.info("writing usage events; health and metrics on port %d", health.port)
-        try:
-            await sink.run()
-        finally:
-            await sink.close()
-    finally:
-        await health.stop()

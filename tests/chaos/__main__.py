@@ -3,7 +3,6 @@
 Exit code 0: every promise kept; 1: one broken, the table says which; 2: the run could not be made (no Java, no Maven).
 """
 
-import asyncio
 import json
 import logging
 import random
@@ -19,12 +18,13 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.chaos.faults import FAULTS
-from tests.chaos.maven import MavenMissing, fetch_jars
+from tests.chaos.maven import Interrupted, MavenMissing, fetch_jars, run_to_end
 from tests.chaos.reconcile import Result
 from tests.chaos.run import Run, folder_of
 from tests.chaos.stand import Stand
 
 CANNOT_RUN = 2
+INTERRUPTED = 130
 JARS = Path(".broker/chaos").resolve()
 """Kafka's own jars are fetched once and kept here."""
 
@@ -94,10 +94,13 @@ def main(  # noqa: PLR0913, PLR0917 - one parameter an option
     where = folder_of(folder)
     console.print(f"seed {seed}, {in_flight:,} requests in flight, data and logs in {where}", soft_wrap=True)
     try:
-        run = asyncio.run(chaos(Plan(list(only) or list(FAULTS), minutes, in_flight, seed), where, console))
+        run = run_to_end(chaos(Plan(list(only) or list(FAULTS), minutes, in_flight, seed), where, console))
     except MavenMissing as error:
         console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(CANNOT_RUN)
+    except Interrupted:
+        console.print("interrupted; everything is stopped")
+        sys.exit(INTERRUPTED)
     console.print(table(run.results, f"seed {seed}, at most {run.peak:,} calls at once"))
     for result in run.results:
         for line in [] if result.good else result.wrong():

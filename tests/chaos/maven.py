@@ -3,8 +3,12 @@
 import asyncio
 import re
 import shutil
+import signal
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
 
 KAFKA_VERSION: Final = "4.1.1"
 LEAST_JAVA: Final = 17
@@ -21,6 +25,25 @@ POM: Final = """<project xmlns="http://maven.apache.org/POM/4.0.0">
   </dependencies>
 </project>
 """
+
+
+def run_to_end(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work`, which SIGTERM and Ctrl-C cancel, so that it stops the processes it started. Raises `Interrupted`."""
+
+    async def main() -> T:
+        task = asyncio.ensure_future(work)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        return await task
+
+    try:
+        return asyncio.run(main())
+    except asyncio.CancelledError:
+        raise Interrupted from None
+
+
+class Interrupted(Exception):
+    """A run was told to stop."""
 
 
 class MavenMissing(Exception):

@@ -120,6 +120,11 @@ class Sink:
         await self._producer.stop()
         await self._ledger.stop()
 
+    @property
+    def turned(self) -> float:
+        """When its loop last turned, or last tried to write what it has, monotonic seconds."""
+        return self._turned
+
     def ready(self) -> tuple[bool, dict[str, Any]]:
         """Whether events are being written, and what keeps them from it."""
         problems: dict[str, Any] = {}
