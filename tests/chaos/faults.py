@@ -4,6 +4,7 @@ A fault returns how many calls it may have made necessary twice: those in flight
 """
 
 import asyncio
+import math
 import random
 import signal
 from collections.abc import Awaitable, Callable
@@ -29,8 +30,13 @@ async def nothing(stand: Stand, rng: random.Random) -> int:
     return 0
 
 
+async def _calls(worker: Process) -> int:
+    """Return the calls of a worker, and a few for those it starts between the question and what comes next."""
+    return math.ceil(await worker.calls() * 1.05) + 5
+
+
 async def _kill(worker: Process) -> int:
-    calls = await worker.calls()
+    calls = await _calls(worker)
     await worker.kill()
     return calls
 
@@ -65,7 +71,7 @@ async def kill_broker(stand: Stand, rng: random.Random) -> int:
 async def freeze_worker(stand: Stand, rng: random.Random) -> int:
     """A worker stands still for longer than its leases last, then goes on as if nothing had been."""
     with stand.victims(rng) as (worker,):
-        calls = await worker.calls()
+        calls = await _calls(worker)
         worker.signal(signal.SIGSTOP)
         await asyncio.sleep(FROZEN_S)
         worker.signal(signal.SIGCONT)
