@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install demo test lint type bench clean
+.PHONY: help install demo test lint type bench fairness parked chaos tenants backlog clean
 .DEFAULT_GOAL := help
 
 help:  ## show this help
@@ -36,6 +36,21 @@ type: install  ## mypy --strict over code and tests
 
 bench: install  ## bare pipeline and product side by side; writes bench.json
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+fairness: install  ## who waits for whom behind 100,000 requests of one tenant (simulated clock)
+	@$(BIN)/python -m tests.bench.fairness $(ARGS)
+
+parked: install  ## 10,000 parked requests through the relay: early, late?
+	@$(BIN)/python -m tests.bench.parked $(ARGS)
+
+chaos: install  ## faults on three real Kafka brokers (Java 17, Maven); CHAOS_MINUTES for longer
+	@$(BIN)/python -m tests.chaos $(ARGS)
+
+tenants: install  ## lanes and tenants for real: 100,000 requests of one, then ten of another (Java 17, Maven)
+	@$(BIN)/python -m tests.chaos.tenants $(ARGS)
+
+backlog: install  ## a million queued requests in constant memory, on a real Kafka broker (Java 17, Maven)
+	@$(BIN)/python -m tests.chaos.backlog $(ARGS)
 
 clean:  ## remove the virtual environment, caches and the demo's data
 	rm -rf $(VENV) .broker .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* htmlcov build dist *.egg-info bench.json

@@ -42,8 +42,9 @@ class Plan:
 def table(results: list[Result], title: str) -> Table:
     """One line a fault."""
     shown = Table(title=title, title_justify="left")
-    for column in ("fault", "requests", "lost", "duplicate calls", "at most", "duplicate bills", "recovery s", "kept"):
-        shown.add_column(column, justify="left" if column in {"fault", "kept"} else "right")
+    shown.add_column("fault", no_wrap=True)
+    for column in ("requests", "lost", "duplicate calls", "at most", "duplicate bills", "recovery s", "kept"):
+        shown.add_column(column, justify="left" if column == "kept" else "right")
     for each in results:
         shown.add_row(
             each.fault,

@@ -154,12 +154,17 @@ MIXED: Final = (
 )
 
 
-async def mixed(stand: Stand, rng: random.Random) -> int:
-    """Three faults at moments of their own, so that they meet."""
+def mixed(rng: random.Random) -> tuple[str, Fault]:
+    """Choose three faults and moments of their own for them, so that they meet; return their names and the whole."""
     chosen = rng.sample(MIXED, 3)
+    delays = [rng.uniform(0, 10) for _ in chosen]
 
-    async def later(name: str) -> int:
-        await asyncio.sleep(rng.uniform(0, 10))
+    async def later(stand: Stand, name: str, delay: float) -> int:
+        await asyncio.sleep(delay)
         return await FAULTS[name](stand, rng)
 
-    return sum(await asyncio.gather(*map(later, chosen)))
+    async def together(stand: Stand, _: random.Random) -> int:
+        calls = await asyncio.gather(*(later(stand, *each) for each in zip(chosen, delays, strict=True)))
+        return sum(calls)
+
+    return " + ".join(chosen), together

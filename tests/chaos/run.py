@@ -36,20 +36,26 @@ class Run:
         self.load = Load(stand.kafka, alias=ALIAS, frail=FRAIL, in_flight=in_flight, run=uuid.uuid4().hex[:6])
         self.results: list[Result] = []
         self.peak = 0
+        self._named = 0.0
+        """Since when requests carry the name of the phase that comes or is under way."""
+        self._count = 0
 
     async def go(self, names: list[str], minutes: float) -> None:
         """Run the faults named, then mixed ones while fewer than `minutes` have passed."""
         end = time.monotonic() + minutes * 60
-        self.load.phase("warm")
+        self.load.phase("0")
         await self.load.start()
         try:
             await self._full()
+            self._next()
             for name in names:
                 await self._phase(name, FAULTS[name])
             number = 0
             while names == list(FAULTS) and (number == 0 or time.monotonic() < end - 100):
                 number += 1
-                await self._phase(f"mixed {number}", mixed)
+                meant, fault = mixed(self._rng)
+                self._say(f"mixed {number}: {meant}")
+                await self._phase(f"mixed {number}", fault)
             await self._last()
         finally:
             await self.load.stop()
@@ -66,15 +72,14 @@ class Run:
             await asyncio.sleep(LOOK_S)
 
     async def _phase(self, name: str, fault: Fault) -> None:
-        phase = name.replace(" ", "")
-        self.load.phase(phase)
+        phase = str(self._count)
         result = Result(name)
         # What is open when the fault comes has to be this phase's, so that it is judged with it.
-        await self._answered(time.monotonic())
+        await self._answered(self._named)
         began = time.monotonic()
         result.at_most = await fault(self._stand, self._rng)
         ended = time.monotonic()
-        self.load.phase(f"after{phase}")
+        self._next()
         result.unanswered = await self._answered(ended)
         result.recovery = time.monotonic() - ended
         await self._settle(result, phase)
@@ -84,6 +89,12 @@ class Run:
             f"{name}: {ended - began:.0f} s, {result.requests:,} requests, {result.again} calls twice of at most "
             f"{result.at_most}, {result.recovery:.1f} s to recover, {outcome}"
         )
+
+    def _next(self) -> None:
+        """Name what is sent from now on after the phase that comes: it is open when its fault comes."""
+        self._count += 1
+        self.load.phase(str(self._count))
+        self._named = time.monotonic()
 
     async def _answered(self, before: float) -> int:
         deadline = time.monotonic() + ANSWERED_S
@@ -111,16 +122,13 @@ class Run:
         await judge(result, self._stand.ledger, prefix, paid["again"])
 
     async def _last(self) -> None:
-        """Let everything be answered, and compare what was sent between the faults as well."""
-        self.load.phase("end")
+        """Let everything be answered, and compare what was sent before the first fault and after the last as well."""
         self.load.pause()
         open_still = await self._answered(time.monotonic() + 1)
-        between = Result("between the faults", at_most=sum(result.at_most for result in self.results))
-        between.unanswered = open_still
-        seen = {self.load.name(result.fault.replace(" ", "")).removesuffix("-") for result in self.results}
-        for name in [name for name in self.load.accepted if name not in seen]:
-            part = Result(name)
-            await self._settle(part, name.partition("-")[2])
+        between = Result("before and after", unanswered=open_still)
+        for phase in ("0", str(self._count)):
+            part = Result(phase)
+            await self._settle(part, phase)
             for field in ("requests", "unbilled", "different", "again", "hidden", "waste", "bills"):
                 setattr(between, field, getattr(between, field) + getattr(part, field))
             between.notes += part.notes

@@ -74,18 +74,21 @@ class Process:
                     await self.start(ready=False)
                 await asyncio.sleep(0.2)
 
-    async def told(self) -> tuple[int, dict[str, Any]]:
+    async def told(self, timeout: float = 3.0) -> tuple[int, dict[str, Any]]:
         """Return status and body of `/ready`; status 0 while nobody answers."""
         try:
-            async with httpx.AsyncClient(timeout=3.0) as http:
+            async with httpx.AsyncClient(timeout=timeout) as http:
                 answer = await http.get(f"http://127.0.0.1:{self.port}/ready")
                 return answer.status_code, dict(answer.json())
         except (httpx.HTTPError, ValueError):
             return 0, {}
 
     async def calls(self) -> int:
-        """Return the calls it says it has in flight."""
-        return int((await self.told())[1].get("in_flight", 0))
+        """Return the calls it says it has in flight. Raises `RuntimeError` where it does not say."""
+        status, said = await self.told(timeout=20.0)
+        if "in_flight" not in said:
+            raise RuntimeError(f"{self.name} does not say what it has in flight: {status} {said}")
+        return int(said["in_flight"])
 
     @property
     def alive(self) -> bool:

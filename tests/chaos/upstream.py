@@ -66,8 +66,8 @@ class Provider(Upstream):
 def main() -> None:
     """Serve until killed."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--low", type=float, default=4.0, help="seconds a call takes at least")
-    parser.add_argument("--high", type=float, default=8.0, help="and at most")
+    parser.add_argument("--low", type=float, default=3.0, help="seconds a call takes at least")
+    parser.add_argument("--high", type=float, default=6.0, help="and at most")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
