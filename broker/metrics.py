@@ -186,6 +186,7 @@ class Metrics:
         self.retries_total = self._counter("retries_total", "Attempts tried again here", "alias", "reason")
         self.reroutes_total = self._counter("reroutes_total", "Requests sent to a fallback", "alias", "to", "reason")
         self.parked_total = self._counter("parked_total", "Requests put on a delay topic", "alias")
+        self.requeued_total = self._counter("requeued_total", "Surplus put at the end of its own topic", "alias")
         self.dead_letters_total = self._counter("dead_letters_total", "Records dead-lettered", "reason")
 
     def _make_log(self) -> None:

@@ -20,7 +20,7 @@ from workers.work import Work
 READY_LIMIT: Final = 1024
 """Works of one alias and lane that wait here; the rest stays in the log, where it costs no memory."""
 
-PARKED_AT_ONCE: Final = 512
+PARKED_AT_ONCE: Final = 256
 """A sweep parks at most so many of one lane: it writes a record for each."""
 
 Start = Callable[[Work, Grant], None]

@@ -189,6 +189,13 @@ class Endings:
         self._metrics.parked_total.labels(work.alias.name).inc()
         self._hand_over(Outgoing(work, work.events, again=again))
 
+    def requeued(self, work: Work) -> None:
+        """Put the request at the end of the topic it is in."""
+        job = work.job
+        again = encode_again(job, job.record.topic, secret=self._secret, visited=job.visited)
+        self._metrics.requeued_total.labels(work.alias.name).inc()
+        self._hand_over(Outgoing(work, work.events, again=again))
+
     def stranded(self, outgoing: Outgoing, reason: str) -> Outgoing:
         """Turn a request that the log does not take for another topic into an end with a reply and a dead letter."""
         work = outgoing.work

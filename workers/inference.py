@@ -150,10 +150,13 @@ class Inference:
             self.admission.again(work)
 
     def surplus(self, work: Work, seconds: float) -> None:
-        """Park a work of a tenant that has too many of them here."""
+        """Put a work of a tenant away that has too many of them here; 0 seconds: to the end of its topic."""
         work.move(State.PARKED)
         self._callers.refund(work.token)
-        self._endings.parked(work, self._clock.now_ms() + round(seconds * 1000))
+        if seconds > 0:
+            self._endings.parked(work, self._clock.now_ms() + round(seconds * 1000))
+        else:
+            self._endings.requeued(work)
 
     def let_go(self) -> None:
         """Let go of everything that does not run; whoever comes next need not wait for its leases to expire."""

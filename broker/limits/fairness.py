@@ -15,20 +15,22 @@ FAIR_SHARE: Final = 0.5
 """Part of a buffer that tenants may fill by their weights, noisy or not. The other part stays free for reading on, and
 what they keep lasts while the records of one tenant that stand in front of the others' go by."""
 
-SHORTEST_WAIT: Final = 30.0
-LONGEST_WAIT: Final = 600.0
-"""Seconds a parked request waits: those of the shortest and of the longest delay topic. A wrong estimate leaves a lane
-idle for no longer than that."""
+PARKED_FROM: Final = 60.0
+"""Seconds until a request's turn from which it is parked, for half of them: a wrong estimate leaves no lane idle. What
+comes sooner goes to the end of its own topic, where it is read as soon as nothing stands before it."""
+PARKED_MOST: Final = 600.0
+"""Seconds of the longest delay topic."""
 
 RATE_SECONDS: Final = 30.0
 """What a rate of starts remembers."""
 STANDSTILL: Final = 60.0
 """Seconds without a start after which nothing is parked any more: what stands behind could not start either."""
-KNOWN_SECONDS: Final = 300.0
+KNOWN_SECONDS: Final = 120.0
 """A tenant that sent nothing for this long is forgotten."""
 
 PROBED_AT_ONCE: Final = 64
-"""What is put away at once while no second tenant is known: enough to find one behind a batch, too little to cost."""
+"""What is put away at once while every tenant that is known has enough here: it finds one that stands behind a batch,
+and costs little."""
 
 _DUE: Final = 1.0 - 1e-9
 
@@ -205,33 +207,36 @@ class FairQueue(Generic[T]):
     def surplus(self, buffer: int, most: int, now_ms: int) -> list[tuple[T, float]]:
         """Take out what noisy tenants have too much of in a full buffer of `buffer` requests, the last to start first.
 
-        Return at most `most` of it, each with the seconds it should stay away: about until its turn would have come, by
-        what its tenant has here and has put away already and by how fast that starts. Only what comes back well within
-        its deadline is taken. While only one tenant is known, at most `PROBED_AT_ONCE`.
+        Return at most `most` of it, each with the seconds it should stay away: 0 is to the end of its topic. At most
+        `PROBED_AT_ONCE` while no tenant is short of requests that could start. Only what comes back well within its
+        deadline is taken.
         """
         if self._started_at is None or self._rolled - self._started_at > STANDSTILL:
             return []
-        if len(self._shares) == 1:
-            most = min(most, PROBED_AT_ONCE)
         weights = sum(share.weight for share in self._shares.values())
         least = max(NOISY_REQUESTS, int(NOISY_SHARE * buffer))
+        keeps = {
+            name: max(least, int(FAIR_SHARE * buffer * share.weight / weights)) for name, share in self._shares.items()
+        }
+        if all(2 * share.count >= keeps[name] for name, share in self._shares.items()):
+            most = min(most, PROBED_AT_ONCE)
         found: list[tuple[T, float]] = []
-        for share in self._shares.values():
-            keep = max(least, int(FAIR_SHARE * buffer * share.weight / weights))
-            if share.count > keep and len(found) < most:
-                found += self._put_away(share, min(share.count - keep, most - len(found)), now_ms)
+        for name, share in self._shares.items():
+            if share.count > keeps[name] and len(found) < most:
+                found += self._put_away(share, min(share.count - keeps[name], most - len(found)), now_ms)
         return found
 
     def _put_away(self, share: _Share[T], count: int, now_ms: int) -> list[tuple[T, float]]:
         queued = share.count + share.parked
-        wait = LONGEST_WAIT if queued >= LONGEST_WAIT * share.rate else max(SHORTEST_WAIT, queued / share.rate)
+        turn = min(queued / share.rate, 2 * PARKED_MOST) if share.rate > 0 else 0.0
+        wait = turn / 2 if turn >= PARKED_FROM else 0.0
         self._tidy(share)
         found: list[tuple[T, float]] = []
         for entry in sorted(share.heap, reverse=True):
             # Half of what is left: it has to stand in line again once it is back.
-            seconds = min(wait, (entry[1] - now_ms) / 2000)
-            if seconds >= SHORTEST_WAIT:
-                found.append((entry[7], seconds))
+            left = (entry[1] - now_ms) / 2000
+            if left >= PARKED_FROM:
+                found.append((entry[7], min(wait, left)))
                 if len(found) == count:
                     break
         for item, _ in found:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.limits.fairness import KNOWN_SECONDS, LONGEST_WAIT, PROBED_AT_ONCE, SHORTEST_WAIT, FairQueue, Lanes
+from broker.limits.fairness import KNOWN_SECONDS, PARKED_FROM, PARKED_MOST, PROBED_AT_ONCE, FairQueue, Lanes
 
 FAR = 10**15
 
@@ -243,7 +243,7 @@ def test_the_surplus_of_a_noisy_tenant_is_put_away_last_first_and_others_keep_th
     assert {item.tenant for item, _ in surplus} == {"a"}
     assert [item.name for item, _ in surplus][:2] == ["a999", "a998"]
     assert (len(surplus), fill.queue.by_tenant()) == (300, {"a": 700, "b": 20})
-    assert all(SHORTEST_WAIT <= seconds <= LONGEST_WAIT for _, seconds in surplus)
+    assert {seconds for _, seconds in surplus} == {50.0}
 
 
 def test_a_lone_tenant_is_put_away_slowly_only_to_look_behind_it() -> None:
@@ -265,11 +265,20 @@ def test_nothing_is_put_away_where_nothing_starts_or_where_it_would_come_back_to
     assert still.queue.surplus(1_024, 300, now_ms=0) == []
     hurried = full(a=0, b=1)
     for number in range(1_000):
-        hurried.add(f"soon{number}", deadline=round(SHORTEST_WAIT * 1_000))
+        hurried.add(f"soon{number}", deadline=round(PARKED_FROM * 1_000))
     assert hurried.queue.surplus(1_024, 300, now_ms=0) == []
 
 
-def test_what_is_put_away_comes_back_about_when_its_turn_comes() -> None:
-    fill = full(a=1_000, b=30)
-    (_, seconds), *_ = fill.queue.surplus(1_024, 1, now_ms=0)
-    assert seconds == pytest.approx(100.0, rel=0.1)
+@pytest.mark.parametrize(("waiting", "seconds"), [(590, 0.0), (610, 30.5), (2_000, 100.0), (20_000, PARKED_MOST)])
+def test_what_is_put_away_comes_back_well_before_its_turn_and_what_is_near_to_it_at_once(
+    waiting: int, seconds: float
+) -> None:
+    """Ten start a second: the last of 2,000 has its turn in 200 s."""
+    fill = full(a=waiting, b=1)
+    (_, away), *_ = fill.queue.surplus(1_024, 1, now_ms=0)
+    assert away == pytest.approx(seconds, rel=0.01)
+
+
+def test_tenants_that_all_have_enough_to_start_are_left_alone_but_for_a_look_behind_them() -> None:
+    fill = full(a=600, b=424)
+    assert len(fill.queue.surplus(1_024, 512, now_ms=0)) == PROBED_AT_ONCE
