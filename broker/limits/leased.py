@@ -89,7 +89,9 @@ class LeasedPermits:
         if self._slots is None and not self._windowed:
             return 0.0
         if self.away and self._fail_open:
-            return self._local.wait(tokens, now)
+            # What was started on leased slots still runs.
+            full = self.max_parallel is not None and self.in_flight >= self.max_parallel
+            return math.inf if full else self._local.wait(tokens, now)
         if self._slots is not None and (self.in_flight >= self._slots or self._slots_until <= now):
             self.short = self._limited = True
             return math.inf

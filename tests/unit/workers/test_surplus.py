@@ -1,4 +1,4 @@
-"""A tenant that fills the buffer: what it has too much of goes to the end of the line, so that others behind it are read."""
+"""A tenant that fills the buffer: its surplus goes to the end of the line, so that others behind it are read."""
 
 import hashlib
 
