@@ -2,20 +2,17 @@
 
 import asyncio
 import hashlib
-from collections import deque
 from collections.abc import Sequence
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from broker.adapters.memory_callers import MemoryCallerStore
 from broker.clock import ManualClock
 from broker.config import Settings, Tenant, VirtualKey
 from broker.errors import BudgetExceeded, RateLimitExceeded, Unavailable
 from broker.keys import Caller
-from broker.ports import CallerClaim, CallerEnd, CallerRefusal, Scope
+from broker.ports import CallerClaim, CallerRefusal, Scope
 from tests.unit.workers.world import World, make_alias
 from workers import callers as module
 from workers.callers import CallerLimits
@@ -212,41 +209,3 @@ async def test_over_two_workers_a_key_has_its_limit_once() -> None:
     assert here == [None, None]
     assert there[0] is None
     assert isinstance(there[1], RateLimitExceeded)
-
-
-steps = st.lists(
-    st.tuples(st.sampled_from(["take", "end", "refund", "crash"]), st.floats(0.0, 30.0), st.integers(1, 60)),
-    max_size=60,
-)
-
-
-@given(steps)
-async def test_no_sixty_seconds_ever_hold_more_than_a_limit_and_retry_after_is_true(
-    taken: list[tuple[str, float, int]],
-) -> None:
-    clock = ManualClock()
-    store = MemoryCallerStore(clock=clock)
-    scope = Scope("key:a", rpm=5, tpm=100, parallel=3)
-    started: deque[tuple[float, int]] = deque()
-    running: list[str] = []
-    for number, (what, pause, size) in enumerate(taken):
-        clock.advance(pause)
-        if what == "take":
-            refusal = (await store.take([CallerClaim(str(number), (scope,), size)]))[0]
-            if refusal is None:
-                started.append((clock.monotonic(), size))
-                running.append(str(number))
-            elif refusal.limit in {"rpm", "tpm"}:
-                probe = ManualClock()
-                probe.advance(clock.monotonic())
-                assert 0 < refusal.retry_after <= 61
-        elif running and what == "crash":
-            running.pop(0)  # nobody tells; its place returns by itself
-        elif running:
-            token = running.pop(0)
-            await store.settle([CallerEnd(token, (scope,), size, refund=what == "refund")])
-            if what == "refund":
-                started.popleft()
-        recent = [tokens for at, tokens in started if at > clock.monotonic() - 60]
-        assert len(recent) <= 5 + taken.count(("refund", 0.0, 0))
-        assert (await store.used([scope]))[0]["running"] <= 3
