@@ -96,8 +96,10 @@ class Alias(Section):
     content_policy_fallbacks: tuple[str, ...] = ()
     on_unknown: OnUnknown = OnUnknown.RETRY
     fail_open: bool = False
-    """Serve on while Redis is away: at least once, limits of deployments within each process, none of callers. By default
-    work waits instead."""
+    """Serve on while Redis is away: at least once, limits of deployments within each process, none of callers.
+
+    By default work waits instead.
+    """
 
 
 class Tenant(Section):
