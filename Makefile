@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install demo test lint type bench fairness parked chaos tenants backlog clean
+.PHONY: help install demo test lint type bench fairness parked chaos tenants backlog kafka clean
 .DEFAULT_GOAL := help
 
 help:  ## show this help
@@ -48,6 +48,9 @@ chaos: install  ## faults on three real Kafka brokers (Java 17, Maven); CHAOS_MI
 
 tenants: install  ## lanes and tenants for real: 100,000 requests of one, then ten of another (Java 17, Maven)
 	@$(BIN)/python -m tests.chaos.tenants $(ARGS)
+
+kafka: install  ## a real Kafka broker until Ctrl-C, for KAFKA_BOOTSTRAP=… make test (Java 17, Maven)
+	@$(BIN)/python -m tests.chaos.serve $(ARGS)
 
 backlog: install  ## a million queued requests in constant memory, on a real Kafka broker (Java 17, Maven)
 	@$(BIN)/python -m tests.chaos.backlog $(ARGS)
