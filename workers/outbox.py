@@ -30,6 +30,9 @@ LINGER: Final = 0.006
 LINGER_ALONE: Final = 0.001
 FEW: Final = 2
 """Ends in a batch up to which the next one waits `LINGER_ALONE` only."""
+HELD_UP: Final = 0.5
+"""Seconds after which a batch that the log has not acknowledged no longer keeps the next one from being stored: whoever
+dies beside a log that is away leaves outcomes behind, and no calls to be made again."""
 RETRY_FIRST: Final = 0.05
 RETRY_MOST: Final = 2.0
 
@@ -68,7 +71,10 @@ class Outbox:
         self._queue: deque[Outgoing] = deque()
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(CONCURRENT)
-        self._flushes: set[asyncio.Task[None]] = set()
+        self._flushes: dict[asyncio.Task[None], int] = {}
+        """Batches under way, and how many ends each has."""
+        self._holding: set[asyncio.Task[None]] = set()
+        """Those that hold a slot."""
         self._turn = 0
         self._runner: asyncio.Task[None] | None = None
         self.failing: dict[str, str] = {}
@@ -76,8 +82,9 @@ class Outbox:
 
     @property
     def backlog(self) -> int:
-        """Ends that are waiting to be taken up."""
-        return len(self._queue)
+        """Ends that are waiting to be taken up, or are held up under way."""
+        held_up = sum(count for task, count in self._flushes.items() if task not in self._holding)
+        return len(self._queue) + held_up
 
     def start(self) -> None:
         """Begin to flush."""
@@ -120,18 +127,35 @@ class Outbox:
                 self._slots.release()
                 continue
             task = loop.create_task(self._flush(batch))
-            self._flushes.add(task)
+            self._flushes[task] = len(batch)
+            self._holding.add(task)
             task.add_done_callback(self._flushed)
 
+    def _let_next(self, task: asyncio.Task[None]) -> None:
+        """Give the slot of a batch back, once."""
+        if task in self._holding:
+            self._holding.discard(task)
+            self._slots.release()
+
     def _flushed(self, task: asyncio.Task[None]) -> None:
-        self._flushes.discard(task)
-        self._slots.release()
+        del self._flushes[task]
+        self._let_next(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             # Offsets of this batch stay open, so the records are served again; the stack is what we need to know.
             log.error("a batch of the outbox failed", exc_info=error)
 
     async def _flush(self, batch: list[Outgoing]) -> None:
         await self._store([outgoing for outgoing in batch if outgoing.replayed is None])
+        task = asyncio.current_task()
+        held_up = asyncio.get_running_loop().call_later(HELD_UP, self._let_next, task) if task is not None else None
+        try:
+            await self._send_on(batch)
+        finally:
+            if held_up is not None:
+                held_up.cancel()
+
+    async def _send_on(self, batch: list[Outgoing]) -> None:
+        """Publish what is stored and finish it; what the log refuses to send on ends with a reply instead."""
         while batch:
             refused = await self._publish(batch)
             for outgoing in batch:

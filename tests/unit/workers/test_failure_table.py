@@ -11,7 +11,7 @@ from broker.config import OnUnknown
 from broker.envelope import headers as h
 from broker.envelope.dead import read_dead
 from broker.errors import UpstreamError
-from broker.ports import Claim, SendFailure, Standing
+from broker.ports import Claim, Ending, SendFailure, Standing
 from broker.records import OutRecord, Partition
 from schemas.usage import Outcome
 from tests.unit.workers.world import BODY, World, make_alias
@@ -112,6 +112,33 @@ async def test_crash_after_complete_before_publish_the_next_owner_publishes_the_
             found = await world.rows(1)
     assert (replies["a"].status, world.calls()) == (200, {"a": 1})
     assert [(row.outcome, row.billable) for row in found] == [(Outcome.ANSWERED, True)]
+
+
+async def test_crash_beside_a_log_that_is_away_leaves_outcomes_behind_and_no_calls_to_be_made_again(
+    world: World,
+) -> None:
+    producer = GatedProducer(world)
+    stored: set[str] = set()
+    complete = world.journal.complete
+
+    async def completing(endings: Sequence[Ending]) -> Sequence[bool]:
+        verdicts = await complete(endings)
+        stored.update(each.place for each in endings)
+        return verdicts
+
+    world.journal.complete = completing  # type: ignore[method-assign] # watches it
+    names = [f"r{number}" for number in range(6)]
+    async with world.worker(producer) as first:
+        for count, name in enumerate(names, 1):  # one after the other: more batches than are under way at once
+            await world.publish("fast", name)
+            await world.until(lambda count=count: len(stored) == count)  # type: ignore[misc]
+        await world.crash(first)
+        async with world.worker():
+            replies = await world.replies(len(names))
+            found = await world.rows(len(names))
+    assert {each.status for each in replies.values()} == {200}
+    assert world.calls() == dict.fromkeys(names, 1)
+    assert {row.outcome for row in found} == {Outcome.ANSWERED}
 
 
 async def test_crash_after_publish_before_the_offset_is_published_again_with_the_same_id(world: World) -> None:

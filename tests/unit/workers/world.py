@@ -187,7 +187,7 @@ class World:
 def _tasks(room: object) -> Iterator[asyncio.Task[Any]]:
     """Yield the tasks a room holds in its attributes, which is where all of them are."""
     for value in vars(room).values():
-        for each in value if isinstance(value, set | list) else (value,):
+        for each in value if isinstance(value, set | list | dict) else (value,):
             if isinstance(each, asyncio.Task):
                 yield each
 
