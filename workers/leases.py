@@ -195,7 +195,8 @@ class Leases:
         leased = [(work, work.lease) for work in works if work.lease is not None]
         verdicts = await self._ask(self._journal.renew([lease for _, lease in leased]))
         for (work, lease), ours in zip(leased, verdicts, strict=True):
-            if not ours and work.lease is lease and self._held.pop(work.token, None) is not None:
+            # What has ended meanwhile holds none any more; whether it came first its completion tells.
+            if not ours and not work.ended and work.lease is lease and self._held.pop(work.token, None) is not None:
                 # A running call goes on: it is paid for. Its outcome tells whether it came first.
                 log.warning("request %s: its lease went to another worker", work.job.request_id)
                 self._metrics.leases_lost_total.inc()
