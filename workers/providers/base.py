@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from broker.config import Deployment
 
@@ -22,6 +22,14 @@ class Usage:
     audio_tokens: int = 0
     estimated: bool = False
     raw: Mapping[str, Any] | None = None
+
+
+class Outbound(NamedTuple):
+    """An HTTP POST to a provider; `headers` go on top of those of the deployment."""
+
+    url: str
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,10 @@ class Provider:
     base_url: str | None = None
     """None where the address is the user's own: the configuration must name it."""
     dialect: str = "openai"
+    auth: str = "bearer"
+    """How the key is sent, one of `AUTH`."""
+    extra: tuple[tuple[str, str], ...] = ()
+    """Headers of every call that the provider wants, names in lower case."""
     path: str = ""
     """Completes an address that has no path, as users of LiteLLM write it."""
     asks_usage: bool = True
@@ -29,6 +33,14 @@ class Provider:
     cost_exponent: int = 0
     """That field times ten to this power is USD."""
 
+
+AUTH: Final[dict[str, tuple[str, str]]] = {
+    "bearer": ("authorization", "Bearer "),
+    "x-api-key": ("x-api-key", ""),
+    "api-key": ("api-key", ""),
+    "x-goog-api-key": ("x-goog-api-key", ""),
+}
+"""Style → header and what stands before the key in it. A style that is not here is signed call by call."""
 
 PROVIDERS: Final[dict[str, Provider]] = {
     # platform.openai.com/docs/api-reference
@@ -129,7 +141,7 @@ def resolve(deployment: Deployment) -> ResolvedDeployment:
             "an OpenAI-compatible server needs `api_base`"
         )
     provider = provider or Provider()
-    headers, secrets = _headers(deployment)
+    headers, secrets = _headers(deployment, provider)
     return ResolvedDeployment(
         deployment,
         provider,
@@ -158,12 +170,13 @@ def _base_url(deployment: Deployment, provider: Provider) -> str:
     return base if parts.path else base + provider.path
 
 
-def _headers(deployment: Deployment) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+def _headers(deployment: Deployment, provider: Provider) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
     """Return the headers of every call and the values that are secret; the configuration's own win."""
     key = deployment.api_key.get_secret_value().strip() if deployment.api_key else ""
     own = {name.lower(): value.get_secret_value().strip() for name, value in deployment.headers.items()}
-    headers = {"content-type": "application/json", "accept": "application/json"}
-    if key:
-        headers["authorization"] = f"Bearer {key}"
+    headers = {"content-type": "application/json", "accept": "application/json", **dict(provider.extra)}
+    if key and provider.auth in AUTH:
+        name, before = AUTH[provider.auth]
+        headers[name] = before + key
     headers.update(own)
     return tuple(headers.items()), tuple(value for value in (key, *own.values()) if value)

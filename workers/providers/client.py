@@ -12,9 +12,10 @@ from broker.clock import Clock, SystemClock
 from broker.config import Deployment
 from broker.errors import BadUpstreamResponse, ConfigError, RequestError, UpstreamTimeout, UpstreamUnreachable
 from workers.providers import openai
-from workers.providers.base import Call, CallResult, OnChunk
+from workers.providers.base import Call, CallResult, OnChunk, Outbound
 from workers.providers.catalog import ResolvedDeployment, resolve
-from workers.providers.openai_stream import Completion
+from workers.providers.dialect import Dialect
+from workers.providers.dialects import DIALECTS
 from workers.providers.transport import MAX_BODY_BYTES, StreamedResponse, Transport
 
 OFF_LOOP_BYTES: Final = 256 << 10
@@ -32,7 +33,7 @@ class _Target:
 
     deployment: Deployment
     resolved: ResolvedDeployment
-    urls: dict[str, str]
+    dialect: Dialect
 
 
 class HttpProviderClient:
@@ -51,7 +52,7 @@ class HttpProviderClient:
         if call.timeout <= 0:
             raise UpstreamTimeout("no time is left for the call")
         try:
-            if on_chunk is not None and call.endpoint in openai.STREAMED:
+            if on_chunk is not None and target.dialect.streamed(call.endpoint):
                 return await self._stream(target, call, on_chunk)
             return await self._post(target, call)
         except RequestError as error:
@@ -69,48 +70,45 @@ class HttpProviderClient:
             resolved = resolve(deployment)
         except ConfigError as error:
             raise UpstreamUnreachable(str(error)) from None
-        target = self._targets[deployment.name] = _Target(deployment, resolved, {})
+        target = self._targets[deployment.name] = _Target(deployment, resolved, DIALECTS[resolved.provider.dialect])
         return target
 
     async def _post(self, target: _Target, call: Call) -> CallResult:
-        resolved = target.resolved
+        out = target.dialect.outbound(target.resolved, call.endpoint, call.body, streams=False)
         answer = await self._transport.post(
-            _url(target, call.endpoint),
-            headers=_headers(resolved, call),
-            body=openai.request(resolved, call.body, streams=False),
-            timeout=call.timeout,
+            out.url, headers=_headers(target.resolved, call, out), body=out.body, timeout=call.timeout
         )
         if answer.status not in _OK:
-            raise openai.error(answer.status, answer.headers, answer.body, self._clock.now_ms() / 1000)
-        return await _read(resolved, call, answer.body, answer.headers)
+            raise target.dialect.error(answer.status, answer.headers, answer.body, self._clock.now_ms() / 1000)
+        return await _read(target, call, answer.body, answer.headers)
 
     async def _stream(self, target: _Target, call: Call, on_chunk: OnChunk) -> CallResult:
-        resolved, deployment = target.resolved, call.deployment
         started = self._clock.monotonic()
+        out = target.dialect.outbound(target.resolved, call.endpoint, call.body, streams=True)
         async with self._transport.stream(
-            _url(target, call.endpoint),
-            headers=_headers(resolved, call),
-            body=openai.request(resolved, call.body, streams=True),
+            out.url,
+            headers=_headers(target.resolved, call, out),
+            body=out.body,
             timeout=call.timeout,
-            read_timeout=min(call.timeout, deployment.stream_timeout or call.timeout),
+            read_timeout=min(call.timeout, call.deployment.stream_timeout or call.timeout),
         ) as answer:
             content_type = answer.headers.get("content-type", "")
             if answer.status not in _OK:
                 raw = await _whole(answer)
-                raise openai.error(answer.status, answer.headers, raw, self._clock.now_ms() / 1000)
+                raise target.dialect.error(answer.status, answer.headers, raw, self._clock.now_ms() / 1000)
             if "json" in content_type or "html" in content_type:
-                return await _read(resolved, call, await _whole(answer), answer.headers)
-            return await self._follow(resolved, call, answer, on_chunk, started)
+                return await _read(target, call, await _whole(answer), answer.headers)
+            return await self._follow(target, call, answer, on_chunk, started)
 
     async def _follow(
         self,
-        resolved: ResolvedDeployment,
+        target: _Target,
         call: Call,
         answer: StreamedResponse,
         on_chunk: OnChunk,
         started: float,
     ) -> CallResult:
-        completion, first = Completion(call.endpoint), None
+        completion, first = target.dialect.stream(target.resolved, call.endpoint, call.body), None
         options = call.body.get("stream_options")
         wants_usage = isinstance(options, dict) and options.get("include_usage") is True
         async for piece in answer:
@@ -124,7 +122,7 @@ class HttpProviderClient:
                 break
         body = completion.body()
         raw = orjson.dumps(body)
-        found = openai.result(resolved, call.endpoint, call.body, body, raw, answer.headers)
+        found = openai.result(target.resolved, call.endpoint, call.body, body, raw, answer.headers)
         return CallResult(
             found.body,
             found.model,
@@ -136,10 +134,11 @@ class HttpProviderClient:
         )
 
 
-async def _read(resolved: ResolvedDeployment, call: Call, raw: bytes, headers: Mapping[str, str]) -> CallResult:
+async def _read(target: _Target, call: Call, raw: bytes, headers: Mapping[str, str]) -> CallResult:
+    read, resolved = target.dialect.answer, target.resolved
     if len(raw) <= OFF_LOOP_BYTES:
-        return openai.answer(resolved, call.endpoint, call.body, raw, headers)
-    return await asyncio.to_thread(openai.answer, resolved, call.endpoint, call.body, raw, headers)
+        return read(resolved, call.endpoint, call.body, raw, headers)
+    return await asyncio.to_thread(read, resolved, call.endpoint, call.body, raw, headers)
 
 
 async def _whole(answer: StreamedResponse) -> bytes:
@@ -162,17 +161,10 @@ async def _drain(answer: StreamedResponse) -> None:
         return  # the answer is whole; the connection is closed instead of kept
 
 
-def _url(target: _Target, endpoint: str) -> str:
-    url = target.urls.get(endpoint)
-    if url is None:
-        url = target.urls[endpoint] = openai.url(target.resolved, endpoint)
-    return url
-
-
-def _headers(resolved: ResolvedDeployment, call: Call) -> list[tuple[str, str]]:
+def _headers(resolved: ResolvedDeployment, call: Call, out: Outbound) -> list[tuple[str, str]]:
     """Add the request's own headers. An id is any text; what HTTP cannot carry of it is percent-encoded."""
     name = call.request_id
-    headers = [*resolved.headers, ("x-request-id", name if _is_plain(name) else quote(name))]
+    headers = [*resolved.headers, *out.headers, ("x-request-id", name if _is_plain(name) else quote(name))]
     if call.traceparent and _is_plain(call.traceparent):
         headers.append(("traceparent", call.traceparent))
     return headers

@@ -59,6 +59,10 @@ class Completion:
             raise BadUpstreamResponse("an event of the upstream's stream is no object")
         if chunk.get("error") or event.name == "error":
             raise error_inside(chunk)
+        return self.take(chunk)
+
+    def take(self, chunk: dict[str, Any]) -> bool:
+        """Add a parsed chunk; whether it is for a caller who asked for no usage. Raises `BadUpstreamResponse`."""
         choices = chunk.get("choices")
         if choices is not None and not isinstance(choices, list):
             raise BadUpstreamResponse("the choices of a chunk are no list")

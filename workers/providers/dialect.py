@@ -1,0 +1,175 @@
+"""What a dialect is: how one provider's API is spoken. Pure functions and no I/O; a module of them is a `Dialect`.
+
+A caller's body is OpenAI's, whatever provider answers it: a dialect writes it as the provider wants it, and reads
+answers, streams and errors back into OpenAI's shapes. Imports schemas and our errors.
+"""
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Protocol
+
+import orjson
+
+from broker.errors import BadUpstreamResponse, InvalidRequest, RequestError
+from workers.providers.base import CallResult, Outbound
+from workers.providers.catalog import ResolvedDeployment
+from workers.providers.openai_stream import Completion
+from workers.providers.sse import Event, SseParser, TooLarge
+from workers.providers.transport import MAX_BODY_BYTES
+
+
+class Stream(Protocol):
+    """Puts one streamed answer together; fed with what the upstream sends, then asked for `body`."""
+
+    @property
+    def done(self) -> bool:
+        """Whether the stream said that it is over."""
+        ...
+
+    def feed(self, piece: bytes) -> Iterator[tuple[bytes, bool]]:
+        """Take bytes; yield OpenAI chunks as JSON, each with whether it is for a caller who asked for no usage.
+
+        Raises `BadUpstreamResponse` for anything that is no such stream, and the error an event carries.
+        """
+        ...
+
+    def body(self) -> dict[str, Any]:
+        """Return the OpenAI body of the whole answer. Raises `BadUpstreamResponse` where the stream was cut."""
+        ...
+
+
+class Dialect(Protocol):
+    """Functions of a module. `target` is the deployment as it was worked out, `endpoint` OpenAI's path (`/v1/…`)."""
+
+    def streamed(self, endpoint: str) -> bool:
+        """Whether answers of `endpoint` can be streamed."""
+        ...
+
+    def outbound(
+        self, target: ResolvedDeployment, endpoint: str, body: Mapping[str, Any], *, streams: bool
+    ) -> Outbound:
+        """Return the request to send. `body` must not be changed.
+
+        Raises `InvalidRequest` naming the `param` that the provider cannot take, unless the deployment drops it, or
+        that is malformed; and for an endpoint the provider does not have.
+        """
+        ...
+
+    def answer(
+        self,
+        target: ResolvedDeployment,
+        endpoint: str,
+        asked: Mapping[str, Any],
+        raw: bytes,
+        headers: Mapping[str, str],
+    ) -> CallResult:
+        """Read an answer of status 2xx; the result's body is OpenAI's.
+
+        Raises `BadUpstreamResponse` where it is none, never anything but a `RequestError`.
+        """
+        ...
+
+    def stream(self, target: ResolvedDeployment, endpoint: str, asked: Mapping[str, Any]) -> Stream:
+        """Return what puts a streamed answer together."""
+        ...
+
+    def error(self, status: int, headers: Mapping[str, str], raw: bytes, now: float) -> RequestError:
+        """Return the error of an answer that is not 2xx, by status, then typed field, then words; `now` unix s."""
+        ...
+
+
+def cannot_take(target: ResolvedDeployment, param: str, why: str = "") -> None:
+    """Refuse a parameter the provider does not have, unless the deployment drops such (`drop_params`).
+
+    Raises `InvalidRequest` naming it.
+    """
+    if not target.deployment.drop_params:
+        reason = why or f"{target.deployment.provider} has no such parameter"
+        raise InvalidRequest(f"{param}: {reason}; set drop_params to leave it out", param=param)
+
+
+def given(target: ResolvedDeployment, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the caller's parameters over the deployment's defaults, without those it drops and without nulls."""
+    merged = {**target.defaults, **body}
+    return {name: value for name, value in merged.items() if name not in target.dropped and value is not None}
+
+
+class Parser(Protocol):
+    """Cuts a byte stream into events."""
+
+    def feed(self, piece: bytes) -> list[Event]:
+        """Return the events that `piece` completes. Raises `TooLarge`, or `BadUpstreamResponse` for garbage."""
+        ...
+
+
+CHUNK: Final = "chat.completion.chunk"
+
+
+class TranslatedStream:
+    """Base of the streams of dialects that are not OpenAI's: a subclass turns each event into parts of chunks.
+
+    Every chunk has one id, one `created` and one model. The last one before the end carries the usage alone, as with
+    `stream_options.include_usage`; whoever did not ask for it is not given it.
+    """
+
+    def __init__(self, endpoint: str, model: str, *, parser: Parser | None = None) -> None:
+        self.id = f"chatcmpl-{uuid.uuid4().hex}"
+        """A subclass replaces it by the provider's own id, before the first chunk."""
+        self.model = model
+        self._created = int(time.time())
+        self._whole = Completion(endpoint)
+        self._parser: Parser = parser or SseParser()
+        self._left = MAX_BODY_BYTES
+
+    @property
+    def done(self) -> bool:
+        """Whether the stream said that it is over: `finish` was called."""
+        return self._whole.done
+
+    def events(self, event: Event) -> Iterator[Mapping[str, Any]]:
+        """Yield the parts of chunks that an event makes: `{"choices": […]}` or `{"choices": [], "usage": {…}}`.
+
+        Call `finish` when the provider says that the stream is over. Raises a `RequestError` for an error event, and
+        `BadUpstreamResponse` for what cannot be read; KeyError, TypeError and the like are turned into one.
+        """
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Note that the stream is over."""
+        self._whole.done = True
+
+    def feed(self, piece: bytes) -> Iterator[tuple[bytes, bool]]:
+        """Take bytes; yield chunks, as `Stream` says."""
+        self._left -= len(piece)
+        if self._left < 0:
+            raise BadUpstreamResponse("the upstream's stream is too long")
+        try:
+            events = self._parser.feed(piece)
+        except TooLarge as error:
+            raise BadUpstreamResponse(str(error)) from None
+        for event in events:
+            if self.done:
+                return
+            try:
+                parts = list(self.events(event))
+            except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError):
+                raise BadUpstreamResponse("an event of the upstream's stream cannot be read") from None
+            for part in parts:
+                head = {"id": self.id, "object": CHUNK, "created": self._created, "model": self.model}
+                chunk = {**head, **part}
+                yield orjson.dumps(chunk), self._whole.take(chunk)
+
+    def body(self) -> dict[str, Any]:
+        """Return the whole, as `Stream` says."""
+        return self._whole.body()
+
+
+def delta(fields: Mapping[str, Any], *, finish: str | None = None, index: int = 0) -> dict[str, Any]:
+    """Return the part of a chunk that changes one choice."""
+    return {"choices": [{"index": index, "delta": dict(fields), "finish_reason": finish}]}
+
+
+def usage_part(usage: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a chunk that tells the usage, in OpenAI's fields."""
+    return {"choices": [], "usage": dict(usage)}
