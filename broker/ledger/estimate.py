@@ -23,10 +23,16 @@ def estimate(body: Mapping[str, Any]) -> tuple[int, int]:
         output = _output_bound(body)
         return _of_messages(messages) + output, output
     prompt = body.get("prompt")
-    if prompt is not None:
+    if prompt is not None and "file" not in body:
         output = _output_bound(body)
         return _of_input(prompt) + output, output
-    return max(1, _of_input(body.get("input"))), 0
+    if "documents" in body:
+        return max(1, _of_input(body.get("query")) + _of_documents(body["documents"])), 0
+    if "max_output_tokens" in body or "instructions" in body:
+        bound = body.get("max_output_tokens")
+        output = bound if isinstance(bound, int) else DEFAULT_OUTPUT
+        return max(1, _of_any_input(body.get("input"))) + _of_input(body.get("instructions") or "") + output, output
+    return max(1, _of_any_input(body.get("input"))), 0
 
 
 def estimate_tokens(body: Mapping[str, Any]) -> int:
@@ -50,6 +56,19 @@ def _of_messages(messages: object) -> int:
                 else:
                     others += PART_TOKENS
     return characters // CHARACTERS_A_TOKEN + others + 4 * len(messages)
+
+
+def _of_any_input(given: object) -> int:
+    """Tokens of an `input`: texts and tokens, or the messages of a response."""
+    if isinstance(given, list) and given and isinstance(given[0], dict):
+        return _of_messages(given)
+    return _of_input(given)
+
+
+def _of_documents(documents: object) -> int:
+    if not isinstance(documents, list):
+        return 1
+    return sum(_of_input(each.get("text") if isinstance(each, dict) else each) for each in documents)
 
 
 def _of_input(given: object) -> int:

@@ -164,7 +164,11 @@ async def _drain(answer: StreamedResponse) -> None:
 def _headers(resolved: ResolvedDeployment, call: Call, out: Outbound) -> list[tuple[str, str]]:
     """Add the request's own headers. An id is any text; what HTTP cannot carry of it is percent-encoded."""
     name = call.request_id
-    headers = [*resolved.headers, *out.headers, ("x-request-id", name if _is_plain(name) else quote(name))]
+    base = resolved.headers
+    if out.headers:
+        own = {header for header, _ in out.headers}
+        base = (*(pair for pair in base if pair[0] not in own), *out.headers)
+    headers = [*base, ("x-request-id", name if _is_plain(name) else quote(name))]
     if call.traceparent and _is_plain(call.traceparent):
         headers.append(("traceparent", call.traceparent))
     return headers

@@ -6,13 +6,13 @@ from typing import Any, Final
 import orjson
 
 from broker.errors import BadUpstreamResponse, InvalidRequest, RequestError, UpstreamError
-from schemas.request import CHAT, COMPLETIONS, EMBEDDINGS
+from schemas.request import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from workers.providers.base import CallResult
 from workers.providers.catalog import ResolvedDeployment
 from workers.providers.status import error_status, upstream_error
 from workers.providers.usage import estimate, stated_cost, usage_of
 
-STREAMED: Final = frozenset({CHAT, COMPLETIONS})
+STREAMED: Final = frozenset({CHAT, COMPLETIONS, RESPONSES})
 """Endpoints whose answers can be streamed."""
 
 CONTROL: Final = frozenset(
@@ -37,6 +37,8 @@ CONTROL: Final = frozenset(
 )
 """Fields of a body that speak to a broker, ours or LiteLLM's, and never to a provider."""
 
+_CHECKED: Final = frozenset({CHAT, COMPLETIONS, EMBEDDINGS})
+"""Endpoints whose answers are held against their contract here; the others' checks are in `openai_shapes`."""
 _LIMITS: Final = ("x-ratelimit-", "anthropic-ratelimit-")
 _INLINE_TEXT: Final = 300
 _ERROR: Final = 400
@@ -47,10 +49,11 @@ def url(target: ResolvedDeployment, endpoint: str) -> str:
     return target.base_url + endpoint.removeprefix("/v1")
 
 
-def request(target: ResolvedDeployment, body: Mapping[str, Any], *, streams: bool) -> bytes:
+def request(target: ResolvedDeployment, body: Mapping[str, Any], *, streams: bool, asks_usage: bool = True) -> bytes:
     """Return the body to send: the caller's over the deployment's defaults, the provider's own model name in it.
 
-    A stream is asked for its usage. Raises `InvalidRequest` when the body cannot be written as JSON.
+    A stream is asked for its usage, where `asks_usage` and the provider need it. Raises `InvalidRequest` when the body
+    cannot be written as JSON.
     """
     out = {**target.defaults, **body, "model": target.deployment.model}
     for name in out.keys() & CONTROL:
@@ -63,7 +66,7 @@ def request(target: ResolvedDeployment, body: Mapping[str, Any], *, streams: boo
     if streams:
         out["stream"] = True
         options = out.get("stream_options")
-        if target.provider.asks_usage:
+        if asks_usage and target.provider.asks_usage:
             out["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
         else:
             out.pop("stream_options", None)
@@ -118,7 +121,8 @@ def result(  # noqa: PLR0913, PLR0917 - what was asked and what came, each once
         raise BadUpstreamResponse("the upstream answered with JSON that is no object")
     if body.get("error"):
         raise error_inside(body)
-    _check(endpoint, asked, body)
+    if endpoint in _CHECKED:
+        _check(endpoint, asked, body)
     model, tier, reported = body.get("model"), body.get("service_tier"), body.get("usage")
     provider = target.provider
     return CallResult(

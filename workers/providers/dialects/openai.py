@@ -3,9 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from workers.providers.base import Outbound
+import orjson
+
+from schemas.request import RESPONSES, SPEECH, TRANSCRIPTIONS
+from workers.providers.base import CallResult, Outbound
 from workers.providers.catalog import ResolvedDeployment
-from workers.providers.openai import STREAMED, answer, error, request, url
+from workers.providers.dialect import Stream
+from workers.providers.openai import STREAMED, error, parse, request, result, url
+from workers.providers.openai import answer as plain_answer
+from workers.providers.openai_shapes import CHECKS, ResponseStream, form, spoken, written
 from workers.providers.openai_stream import Completion
 
 __all__ = ["answer", "error", "outbound", "stream", "streamed"]
@@ -17,11 +23,38 @@ def streamed(endpoint: str) -> bool:
 
 
 def outbound(target: ResolvedDeployment, endpoint: str, body: Mapping[str, Any], *, streams: bool) -> Outbound:
-    """Return the request to send. Raises `InvalidRequest` where the body cannot be written as JSON."""
-    return Outbound(url(target, endpoint), request(target, body, streams=streams))
+    """Return the request to send. Raises `InvalidRequest` where the body cannot be written as JSON, or as a form."""
+    where = url(target, endpoint)
+    raw = request(target, body, streams=streams, asks_usage=endpoint != RESPONSES)
+    if endpoint == TRANSCRIPTIONS:
+        content, content_type = form(orjson.loads(raw))
+        return Outbound(where, content, (("content-type", content_type),))
+    if endpoint == SPEECH:
+        return Outbound(where, raw, (("accept", "*/*"),))
+    return Outbound(where, raw)
 
 
-def stream(target: ResolvedDeployment, endpoint: str, asked: Mapping[str, Any]) -> Completion:
+def answer(
+    target: ResolvedDeployment, endpoint: str, asked: Mapping[str, Any], raw: bytes, headers: Mapping[str, str]
+) -> CallResult:
+    """Read an answer, as the contract says; what is no JSON over HTTP becomes JSON here."""
+    check = CHECKS.get(endpoint)
+    if check is None:
+        return plain_answer(target, endpoint, asked, raw, headers)
+    content_type = headers.get("content-type", "")
+    if endpoint == SPEECH and "json" not in content_type:
+        body: Any = spoken(raw, content_type)
+        raw = orjson.dumps(body)
+    else:
+        if endpoint == TRANSCRIPTIONS:
+            raw = written(raw, content_type)
+        body = parse(raw)
+    if isinstance(body, dict) and not body.get("error"):
+        check(body)
+    return result(target, endpoint, asked, body, raw, headers)
+
+
+def stream(target: ResolvedDeployment, endpoint: str, asked: Mapping[str, Any]) -> Stream:
     """Return what puts a streamed answer together."""
     del target, asked
-    return Completion(endpoint)
+    return ResponseStream() if endpoint == RESPONSES else Completion(endpoint)
