@@ -62,6 +62,8 @@ SIGNED_HEADERS: Final[dict[str, Json]] = {
     h.NOT_BEFORE: _number("Unix milliseconds before which a parked request is not republished."),
     h.ORIGIN: _text("Where the record this one was made from stands: topic-partition-offset."),
     h.LAST_ERROR: _text("Failed tries, oldest first: `deployment status code`, separated by semicolons."),
+    h.HOP: _number("How often the broker has republished the request."),
+    h.STAMP: _number("Unix milliseconds of the first record, where its place became the request's id."),
     h.SIGNATURE: _text("HMAC-SHA256, hex, over the request id and these headers; without it they are ignored."),
     h.CALLER: _text("Stands for `authorization`: the key's SHA-256, hex, a colon, and its own HMAC over id and body."),
 }
@@ -79,6 +81,7 @@ REPLY_HEADERS: Final[dict[str, Json]] = {
     h.COST: _text("Decimal USD; empty when unpriced."),
     h.QUEUE_MS: _number("Milliseconds from the record's timestamp to the first attempt."),
     h.UPSTREAM_MS: _number("Milliseconds of the last upstream call."),
+    h.REPLAY_OF: _text("Id of the request whose call this answer is from, where no call was made for this one."),
     h.RETRY_AFTER: _text("Seconds, decimal; on 429 of the caller's own limit."),
     h.METADATA: REQUEST_HEADERS[h.METADATA],
 }
@@ -95,6 +98,8 @@ DEAD_HEADERS: Final[dict[str, Json]] = {
     h.DEAD_CODE: _text("Why, for programs: the error code of the reply."),
     h.DEAD_ORIGIN: _text("Where the original record stands: topic-partition-offset."),
     h.DEAD_AT: _number("Unix milliseconds."),
+    h.DEAD_HOP: _number("The `hop` of a replay."),
+    h.DEAD_SIGNATURE: _text("The `broker-signature` of a replay."),
 }
 """Beside every header the original record carried but `authorization`, for which `caller` stands."""
 
@@ -191,7 +196,7 @@ MESSAGES: Final = (
         "A record that cannot be served: key, value and headers as they were, and why beside them.",
         REQUEST_HEADERS | SIGNED_HEADERS | UNREADABLE_HEADER | DEAD_HEADERS,
         {"description": "Whatever the original record held; it may be no JSON, or nothing."},
-        required=tuple(DEAD_HEADERS),
+        required=(h.DEAD_REASON, h.DEAD_CODE, h.DEAD_ORIGIN, h.DEAD_AT),
     ),
     _Message("usage", "Usage event", "One attempt; a row of the ledger.", {}, _ref(UsageEvent), key="The request id."),
     _Message(
