@@ -5,4 +5,6 @@ from typing import Final
 from workers.providers.dialect import Dialect
 from workers.providers.dialects import openai
 
+__all__ = ["DIALECTS"]
+
 DIALECTS: Final[dict[str, Dialect]] = {"openai": openai}
