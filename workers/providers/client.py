@@ -15,7 +15,7 @@ from workers.providers import openai
 from workers.providers.base import Call, CallResult, OnChunk, Outbound
 from workers.providers.catalog import ResolvedDeployment, resolve
 from workers.providers.dialect import Dialect
-from workers.providers.dialects import DIALECTS
+from workers.providers.registry import DIALECTS
 from workers.providers.transport import MAX_BODY_BYTES, StreamedResponse, Transport
 
 OFF_LOOP_BYTES: Final = 256 << 10

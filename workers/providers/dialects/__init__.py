@@ -1,10 +1,1 @@
-"""The dialects by name: what a provider's row says it speaks."""
-
-from typing import Final
-
-from workers.providers.dialect import Dialect
-from workers.providers.dialects import openai
-
-__all__ = ["DIALECTS"]
-
-DIALECTS: Final[dict[str, Dialect]] = {"openai": openai}
+"""One module a dialect, and those it is made of."""

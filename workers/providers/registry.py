@@ -1,0 +1,8 @@
+"""The dialects by name: what a provider's row says it speaks."""
+
+from typing import Final
+
+from workers.providers.dialect import Dialect
+from workers.providers.dialects import openai
+
+DIALECTS: Final[dict[str, Dialect]] = {"openai": openai}
