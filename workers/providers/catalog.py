@@ -46,6 +46,14 @@ PROVIDERS: Final[dict[str, Provider]] = {
     # platform.openai.com/docs/api-reference
     "openai": Provider(base_url="https://api.openai.com/v1"),
     "text-completion-openai": Provider(base_url="https://api.openai.com/v1"),
+    # platform.claude.com/docs/en/api/overview: key in x-api-key, a version in every call
+    "anthropic": Provider(
+        base_url="https://api.anthropic.com/v1",
+        dialect="anthropic",
+        auth="x-api-key",
+        extra=(("anthropic-version", "2023-06-01"),),
+        path="/v1",
+    ),
     # console.groq.com/docs/openai
     "groq": Provider(base_url="https://api.groq.com/openai/v1"),
     # docs.together.ai/docs/inference/openai-compatibility
@@ -87,7 +95,6 @@ PROVIDERS: Final[dict[str, Provider]] = {
 
 OWN_API: Final = frozenset(
     {
-        "anthropic",
         "azure",
         "azure_ai",
         "azure_text",

@@ -1,0 +1,109 @@
+"""Anthropic's answers as OpenAI's: content blocks to a message, stop reasons, usage. Pure."""
+
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+ANSWER_TOOL: Final = "structured_answer"
+"""The tool that stands in for a structured output; its input is the answer, and no caller ever sees it."""
+
+FINISH: Final = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "pause_turn": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+"""OpenAI's `finish_reason` by `stop_reason`."""
+
+
+def message_of(body: Mapping[str, Any], model: str, *, forced: bool) -> dict[str, Any]:
+    """Return the chat completion of a message. Raises KeyError, TypeError and the like where it is none."""
+    if body["type"] != "message" or body["role"] != "assistant":
+        raise ValueError(body["type"])
+    message = _message(body["content"], forced=forced)
+    reason = finish_of(body.get("stop_reason"), calls="tool_calls" in message)
+    choice = {"index": 0, "message": message, "finish_reason": reason}
+    completion = {
+        "id": _text(body["id"]),
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": body.get("model") or model,
+        "choices": [{**choice, "logprobs": None}],
+    }
+    usage = usage_of(body.get("usage"))
+    if usage is not None:
+        completion["usage"] = usage
+        tier = body["usage"].get("service_tier")
+        if isinstance(tier, str):
+            completion["service_tier"] = tier
+    return completion
+
+
+def _message(blocks: list[Mapping[str, Any]], *, forced: bool) -> dict[str, Any]:
+    texts: list[str] = []
+    thoughts: list[dict[str, Any]] = []
+    calls: list[dict[str, Any]] = []
+    citations: list[Any] = []
+    answered: str | None = None
+    for block in blocks:
+        kind = block["type"]
+        if kind == "text":
+            texts.append(_text(block["text"]))
+            citations += block.get("citations") or []
+        elif kind in {"thinking", "redacted_thinking"}:
+            thoughts.append(dict(block))
+        elif kind == "tool_use" and forced and block["name"] == ANSWER_TOOL:
+            answered = orjson.dumps(block["input"]).decode()
+        elif kind == "tool_use":
+            calls.append(call_of(_text(block["id"]), _text(block["name"]), orjson.dumps(block["input"]).decode()))
+    content = answered if answered is not None else "".join(texts)
+    message: dict[str, Any] = {"role": "assistant", "content": content or (None if calls else "")}
+    if thoughts:
+        thinking = "".join(_text(block.get("thinking", "")) for block in thoughts)
+        message |= {"reasoning_content": thinking, "thinking_blocks": thoughts}
+    more = {"tool_calls": calls, "citations": citations}
+    return {**message, **{name: value for name, value in more.items() if value}}
+
+
+def call_of(identity: str, name: str, arguments: str) -> dict[str, Any]:
+    """Return a tool call as OpenAI writes it."""
+    return {"id": identity, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def finish_of(reason: object, *, calls: bool) -> str:
+    """Return the finish reason; a structured answer ends with its stand-in's call, which is none for the caller."""
+    found = FINISH.get(reason, "stop") if isinstance(reason, str) else "stop"
+    return "stop" if found == "tool_calls" and not calls else found
+
+
+def usage_of(raw: object) -> dict[str, Any] | None:
+    """Return OpenAI's usage; None where it is absent. What the cache took and gave is part of the prompt there."""
+    if not isinstance(raw, dict):
+        return None
+    read, written = _count(raw, "cache_read_input_tokens"), _count(raw, "cache_creation_input_tokens")
+    prompt, output = _count(raw, "input_tokens") + read + written, _count(raw, "output_tokens")
+    details = raw.get("output_tokens_details")
+    thinking = _count(details, "thinking_tokens") if isinstance(details, dict) else 0
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": output,
+        "total_tokens": prompt + output,
+        "prompt_tokens_details": {"cached_tokens": read, "cache_creation_tokens": written},
+        "completion_tokens_details": {"reasoning_tokens": thinking},
+    }
+
+
+def _count(source: Mapping[str, Any], name: str) -> int:
+    value = source.get(name)
+    return value if type(value) is int and value > 0 else 0
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(type(value))
+    return value

@@ -1,0 +1,200 @@
+"""Anthropic's messages: an OpenAI conversation as system blocks and alternating turns, and their tools. Pure.
+
+platform.claude.com/docs/en/api/messages, and the request types of the official SDK (`MessageCreateParams`).
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from workers.providers.catalog import ResolvedDeployment
+from workers.providers.conversation import (
+    SYSTEM,
+    Media,
+    bad,
+    calls,
+    joined,
+    media,
+    messages,
+    parts,
+    text_of,
+    tool_choice,
+    tools,
+)
+from workers.providers.dialect import cannot_take
+
+Block = dict[str, Any]
+IMAGES: Final = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
+"""Image types that a base64 source may have."""
+
+
+def conversation(target: ResolvedDeployment, body: Mapping[str, Any]) -> tuple[list[Block], list[Block]]:
+    """Return the system blocks and the turns. Turns of one role that follow each other become one."""
+    system: list[Block] = []
+    turns: list[Block] = []
+    for index, message in enumerate(messages(body)):
+        param = f"messages[{index}]"
+        role = message["role"]
+        if role in SYSTEM:
+            system += _texts(message, param)
+        elif role == "user":
+            _add(turns, "user", _content(target, message, param))
+        elif role == "assistant":
+            _add(turns, "assistant", _assistant(message, param))
+        elif role in {"tool", "function"}:
+            _add(turns, "user", [_result(target, message, param)])
+        else:
+            bad(f"{param}.role", f"no role is named {role}")
+    for turn in turns:
+        if turn["role"] == "user":
+            # Results of tools have to stand before everything else of their turn.
+            turn["content"].sort(key=lambda block: block["type"] != "tool_result")
+    if not turns:
+        bad("messages", "a message of the user is needed beside the system's")
+    return system, turns
+
+
+def _add(turns: list[Block], role: str, blocks: list[Block]) -> None:
+    if not blocks:
+        return
+    if turns and turns[-1]["role"] == role:
+        turns[-1]["content"] += blocks
+    else:
+        turns.append({"role": role, "content": blocks})
+
+
+def _marked(block: Block, source: Mapping[str, Any]) -> Block:
+    """Keep the marker that asks for a cache up to here."""
+    marker = source.get("cache_control")
+    return {**block, "cache_control": marker} if isinstance(marker, dict) else block
+
+
+def _texts(message: Mapping[str, Any], param: str) -> list[Block]:
+    blocks = []
+    for index, part in enumerate(parts(message.get("content"), f"{param}.content")):
+        text = joined([part], f"{param}.content[{index}]")
+        if text:
+            blocks.append(_marked({"type": "text", "text": text}, part))
+    return _last_marked(blocks, message)
+
+
+def _last_marked(blocks: list[Block], message: Mapping[str, Any]) -> list[Block]:
+    """Apply a marker of the message itself to its last block."""
+    if blocks and isinstance(message.get("cache_control"), dict):
+        blocks[-1] = _marked(blocks[-1], message)
+    return blocks
+
+
+def _content(target: ResolvedDeployment, message: Mapping[str, Any], param: str) -> list[Block]:
+    blocks = []
+    for index, part in enumerate(parts(message.get("content"), f"{param}.content")):
+        block = _part(target, part, f"{param}.content[{index}]")
+        if block is not None:
+            blocks.append(_marked(block, part))
+    return _last_marked(blocks, message)
+
+
+def _part(target: ResolvedDeployment, part: Mapping[str, Any], param: str) -> Block | None:
+    kind = part["type"]
+    if kind == "text":
+        text = text_of(part, param)
+        return {"type": "text", "text": text} if text else None  # an empty block is refused
+    if kind == "image_url":
+        return {"type": "image", "source": _image(media(part, param), param)}
+    if kind == "file":
+        return _document(media(part, param), param)
+    cannot_take(target, param, f"Anthropic takes no part of type {kind}")
+    return None
+
+
+def _image(found: Media, param: str) -> Block:
+    if found.url:
+        return {"type": "url", "url": found.url}
+    if found.media_type not in IMAGES:
+        bad(f"{param}.image_url.url", f"Anthropic takes JPEG, PNG, GIF and WebP, not {found.media_type}")
+    return {"type": "base64", "media_type": found.media_type, "data": found.data}
+
+
+def _document(found: Media, param: str) -> Block:
+    if found.media_type != "application/pdf":
+        bad(f"{param}.file", f"Anthropic takes PDF files, not {found.media_type}")
+    source = {"type": "base64", "media_type": found.media_type, "data": found.data}
+    return {"type": "document", "source": source, **({"title": found.name} if found.name else {})}
+
+
+def _assistant(message: Mapping[str, Any], param: str) -> list[Block]:
+    blocks = _thoughts(message, param)
+    for index, part in enumerate(parts(message.get("content"), f"{param}.content")):
+        text = joined([part], f"{param}.content[{index}]")
+        if text.strip():
+            blocks.append(_marked({"type": "text", "text": text}, part))
+    for call in calls(message, param):
+        block = {"type": "tool_use", "id": call.id, "name": call.name, "input": dict(call.arguments)}
+        blocks.append(_marked(block, call.raw))
+    return _last_marked(blocks, message)
+
+
+def _thoughts(message: Mapping[str, Any], param: str) -> list[Block]:
+    """Return the thinking blocks as they came, signatures included: they go first, or the turn is refused."""
+    found = message.get("thinking_blocks")
+    if found is None:
+        return []
+    if not isinstance(found, list) or not all(
+        isinstance(block, dict) and block.get("type") in {"thinking", "redacted_thinking"} for block in found
+    ):
+        bad(f"{param}.thinking_blocks", "a list of thinking and redacted_thinking blocks is needed")
+    return [dict(block) for block in found]
+
+
+def _result(target: ResolvedDeployment, message: Mapping[str, Any], param: str) -> Block:
+    identity = message.get("tool_call_id")
+    if not isinstance(identity, str) or not identity:
+        bad(f"{param}.tool_call_id", "the id of the call is needed")
+    block: Block = {"type": "tool_result", "tool_use_id": identity}
+    content = message.get("content")
+    if isinstance(content, str):
+        if content:
+            block["content"] = content
+    else:
+        inner = [
+            found
+            for index, part in enumerate(parts(content, f"{param}.content"))
+            if (found := _part(target, part, f"{param}.content[{index}]")) is not None
+        ]
+        if inner:
+            block["content"] = inner
+    return _marked(block, message)
+
+
+def offered(body: Mapping[str, Any]) -> list[Block]:
+    """Return the tools the model may use."""
+    found = []
+    for tool in tools(body):
+        block: Block = {"name": tool.name, "input_schema": _schema(tool.parameters)}
+        if tool.description:
+            block["description"] = tool.description
+        if tool.strict:
+            block["strict"] = True
+        found.append(_marked(_marked(block, tool.raw), tool.raw["function"]))
+    return found
+
+
+def _schema(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a schema that says it is of an object, which the API insists on."""
+    return {"type": "object", **parameters} if parameters.get("type") in {None, "object"} else dict(parameters)
+
+
+def choice(body: Mapping[str, Any], *, has_tools: bool) -> Block | None:
+    """Return the tool choice; None where it is left to the API's own default."""
+    asked = tool_choice(body)
+    parallel = body.get("parallel_tool_calls")
+    if parallel is not None and not isinstance(parallel, bool):
+        bad("parallel_tool_calls", "true or false is needed")
+    if not has_tools:
+        return None
+    kinds = {"auto": "auto", "none": "none", "required": "any", "function": "tool"}
+    found: Block = {"type": kinds[asked.kind] if asked else "auto"}
+    if asked and asked.kind == "function":
+        found["name"] = asked.name
+    if parallel is False and found["type"] != "none":
+        found["disable_parallel_tool_use"] = True
+    return found if asked or parallel is False else None

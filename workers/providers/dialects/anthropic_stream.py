@@ -1,0 +1,106 @@
+"""Anthropic's streams as OpenAI's chunks. Pure. platform.claude.com/docs/en/build-with-claude/streaming."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from broker.errors import BadUpstreamResponse, RequestError
+from workers.providers.dialect import TranslatedStream, delta, usage_part
+from workers.providers.dialects.anthropic_answer import ANSWER_TOOL, finish_of, usage_of
+from workers.providers.sse import Event
+
+
+class AnthropicStream(TranslatedStream):
+    """Blocks come one after the other, each opened, grown and closed; usage counts are cumulative."""
+
+    def __init__(
+        self, endpoint: str, model: str, *, forced: bool, inside: Callable[[Mapping[str, Any]], RequestError]
+    ) -> None:
+        """`forced`: a tool stands in for the structured answer. `inside` tells the error of an error event."""
+        super().__init__(endpoint, model)
+        self._forced = forced
+        self._inside = inside
+        self._blocks: dict[int, dict[str, Any]] = {}
+        self._usage: dict[str, Any] = {}
+        self._calls = 0
+        self._begun = False
+
+    def events(self, event: Event) -> Iterator[Mapping[str, Any]]:
+        """Yield the parts of chunks that an event makes."""
+        told = orjson.loads(event.data)
+        kind = told["type"]
+        if kind == "error":
+            raise self._inside(told)
+        if kind == "message_start":
+            message = told["message"]
+            self.id = str(message["id"])
+            self.model = message.get("model") or self.model
+            self._usage.update(message.get("usage") or {})
+            self._begun = True
+            yield delta({"role": "assistant", "content": ""})
+        elif kind in {"content_block_start", "content_block_delta", "content_block_stop"}:
+            if not self._begun:
+                raise BadUpstreamResponse("the upstream's stream does not begin with a message")
+            yield from self._block(kind, told)
+        elif kind == "message_delta":
+            self._usage.update({name: value for name, value in (told.get("usage") or {}).items() if value is not None})
+            reason = told["delta"].get("stop_reason")
+            if reason is not None:
+                yield delta({}, finish=finish_of(reason, calls=self._calls > 0))
+        elif kind == "message_stop":
+            usage = usage_of(self._usage) if self._usage else None
+            if usage is not None:
+                yield usage_part(usage)
+            self.finish()
+
+    def _block(self, kind: str, told: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        index = told["index"]
+        if kind == "content_block_start":
+            block = self._blocks[index] = dict(told["content_block"])
+            yield from self._opened(block)
+        elif kind == "content_block_delta":
+            yield from self._grown(self._blocks[index], told["delta"])
+        else:
+            yield from self._closed(self._blocks.pop(index))
+
+    def _closed(self, block: dict[str, Any]) -> Iterator[Mapping[str, Any]]:
+        if block["type"] in {"thinking", "redacted_thinking"}:
+            yield delta({"thinking_blocks": [block]})
+        elif block["type"] == "tool_use" and not block.get("grown"):
+            # A tool without arguments sends none, and an empty text is no JSON.
+            yield self._arguments(block, "{}")
+
+    def _opened(self, block: dict[str, Any]) -> Iterator[Mapping[str, Any]]:
+        if block["type"] == "text" and block.get("text"):
+            yield delta({"content": block["text"]})
+        elif block["type"] == "tool_use":
+            if self._forced and block["name"] == ANSWER_TOOL:
+                block["call"] = None
+                return
+            block["call"], self._calls = self._calls, self._calls + 1
+            function = {"name": str(block["name"]), "arguments": ""}
+            call = {"index": block["call"], "id": str(block["id"]), "type": "function", "function": function}
+            yield delta({"tool_calls": [call]})
+
+    def _grown(self, block: dict[str, Any], change: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        kind = change["type"]
+        if kind == "text_delta":
+            yield delta({"content": str(change["text"])})
+        elif kind == "input_json_delta":
+            if text := str(change["partial_json"]):
+                block["grown"] = True
+                yield self._arguments(block, text)
+        elif kind == "thinking_delta":
+            block["thinking"] = block.get("thinking", "") + str(change["thinking"])
+            yield delta({"reasoning_content": str(change["thinking"])})
+        elif kind == "signature_delta":
+            block["signature"] = block.get("signature", "") + str(change["signature"])
+        elif kind == "citations_delta":
+            yield delta({"citations": [change["citation"]]})
+
+    @staticmethod
+    def _arguments(block: Mapping[str, Any], text: str) -> dict[str, Any]:
+        if block["call"] is None:
+            return delta({"content": text})
+        return delta({"tool_calls": [{"index": block["call"], "function": {"arguments": text}}]})
