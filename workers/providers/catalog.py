@@ -54,6 +54,13 @@ PROVIDERS: Final[dict[str, Provider]] = {
         extra=(("anthropic-version", "2023-06-01"),),
         path="/v1",
     ),
+    # ai.google.dev/api: the key in x-goog-api-key
+    "gemini": Provider(
+        base_url="https://generativelanguage.googleapis.com/v1beta",
+        dialect="gemini",
+        auth="x-goog-api-key",
+        path="/v1beta",
+    ),
     # console.groq.com/docs/openai
     "groq": Provider(base_url="https://api.groq.com/openai/v1"),
     # docs.together.ai/docs/inference/openai-compatibility
@@ -101,7 +108,6 @@ OWN_API: Final = frozenset(
         "bedrock",
         "cohere",
         "cohere_chat",
-        "gemini",
         "palm",
         "replicate",
         "sagemaker",

@@ -3,6 +3,6 @@
 from typing import Final
 
 from workers.providers.dialect import Dialect
-from workers.providers.dialects import anthropic, openai
+from workers.providers.dialects import anthropic, gemini, openai
 
-DIALECTS: Final[dict[str, Dialect]] = {"openai": openai, "anthropic": anthropic}
+DIALECTS: Final[dict[str, Dialect]] = {"openai": openai, "anthropic": anthropic, "gemini": gemini}

@@ -155,7 +155,8 @@ def test_reasoning_effort_is_adaptive_or_a_budget_that_does_not_eat_the_answer()
     [
         ({"n": 2}, "n"), ({"seed": 1}, "seed"), ({"temperature": 1.5}, "temperature"), ({"logprobs": True}, "logprobs"),
         ({"service_tier": "flex"}, "service_tier"), ({"metadata": {"a": "b"}}, "metadata"),
-        ({"reasoning_effort": "high", "temperature": 0.2}, "temperature"), ({"presence_penalty": 1}, "presence_penalty"),
+        ({"reasoning_effort": "high", "temperature": 0.2}, "temperature"),
+        ({"presence_penalty": 1}, "presence_penalty"),
     ],
 )  # fmt: skip
 def test_what_it_cannot_take_is_refused_by_name_or_dropped(body: dict[str, Any], param: str) -> None:
@@ -220,7 +221,8 @@ JUNK = st.recursive(
 
 @given(
     st.dictionaries(
-        st.sampled_from(["messages", "tools", "tool_choice", "response_format", "stop", "temperature", "reasoning_effort",
+        st.sampled_from(["messages", "tools", "tool_choice", "response_format", "stop", "temperature",
+                         "reasoning_effort",
                          "max_tokens", "metadata", "n", "parallel_tool_calls", "user"]),
         JUNK, max_size=6,
     ),
