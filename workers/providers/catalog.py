@@ -11,28 +11,8 @@ from urllib.parse import urlsplit
 
 from broker.config import Deployment
 from broker.errors import ConfigError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Provider:
-    """A row. Capabilities default to what every server of the dialect has."""
-
-    base_url: str | None = None
-    """None where the address is the user's own: the configuration must name it."""
-    dialect: str = "openai"
-    auth: str = "bearer"
-    """How the key is sent, one of `AUTH`."""
-    extra: tuple[tuple[str, str], ...] = ()
-    """Headers of every call that the provider wants, names in lower case."""
-    path: str = ""
-    """Completes an address that has no path, as users of LiteLLM write it."""
-    asks_usage: bool = True
-    """Whether a stream tells its usage only when asked by `stream_options`."""
-    cost_field: str = ""
-    """The field of `usage` that states what the call cost."""
-    cost_exponent: int = 0
-    """That field times ten to this power is USD."""
-
+from workers.providers.provider import Provider
+from workers.providers.table import PROVIDERS
 
 AUTH: Final[dict[str, tuple[str, str]]] = {
     "bearer": ("authorization", "Bearer "),
@@ -41,64 +21,6 @@ AUTH: Final[dict[str, tuple[str, str]]] = {
     "x-goog-api-key": ("x-goog-api-key", ""),
 }
 """Style → header and what stands before the key in it. A style that is not here is signed call by call."""
-
-PROVIDERS: Final[dict[str, Provider]] = {
-    # platform.openai.com/docs/api-reference
-    "openai": Provider(base_url="https://api.openai.com/v1"),
-    "text-completion-openai": Provider(base_url="https://api.openai.com/v1"),
-    # platform.claude.com/docs/en/api/overview: key in x-api-key, a version in every call
-    "anthropic": Provider(
-        base_url="https://api.anthropic.com/v1",
-        dialect="anthropic",
-        auth="x-api-key",
-        extra=(("anthropic-version", "2023-06-01"),),
-        path="/v1",
-    ),
-    # ai.google.dev/api: the key in x-goog-api-key
-    "gemini": Provider(
-        base_url="https://generativelanguage.googleapis.com/v1beta",
-        dialect="gemini",
-        auth="x-goog-api-key",
-        path="/v1beta",
-    ),
-    # console.groq.com/docs/openai
-    "groq": Provider(base_url="https://api.groq.com/openai/v1"),
-    # docs.together.ai/docs/inference/openai-compatibility
-    "together_ai": Provider(base_url="https://api.together.ai/v1"),
-    # docs.fireworks.ai/tools-sdks/openai-compatibility
-    "fireworks_ai": Provider(base_url="https://api.fireworks.ai/inference/v1"),
-    # docs.mistral.ai/api: unknown fields are refused, and a stream's last chunk has the usage unasked
-    "mistral": Provider(base_url="https://api.mistral.ai/v1", asks_usage=False),
-    "codestral": Provider(base_url="https://codestral.mistral.ai/v1", asks_usage=False),
-    # api-docs.deepseek.com
-    "deepseek": Provider(base_url="https://api.deepseek.com/v1"),
-    # docs.x.ai/developers/cost-tracking: 1 USD = 10^10 ticks
-    "xai": Provider(base_url="https://api.x.ai/v1", cost_field="cost_in_usd_ticks", cost_exponent=-10),
-    # docs.perplexity.ai: the address has no /v1, and every chunk has the usage
-    "perplexity": Provider(base_url="https://api.perplexity.ai", asks_usage=False),
-    # openrouter.ai/docs/use-cases/usage-accounting: usage unasked, cost in credits of one dollar
-    "openrouter": Provider(base_url="https://openrouter.ai/api/v1", asks_usage=False, cost_field="cost"),
-    # inference-docs.cerebras.ai/resources/openai
-    "cerebras": Provider(base_url="https://api.cerebras.ai/v1"),
-    # docs.sambanova.ai/docs/en/features/openai-compatibility
-    "sambanova": Provider(base_url="https://api.sambanova.ai/v1"),
-    # docs.api.nvidia.com/nim/reference
-    "nvidia_nim": Provider(base_url="https://integrate.api.nvidia.com/v1"),
-    # deepinfra.com/docs/openai_api
-    "deepinfra": Provider(base_url="https://api.deepinfra.com/v1/openai"),
-    # platform.moonshot.ai/docs
-    "moonshot": Provider(base_url="https://api.moonshot.ai/v1"),
-    # Servers of the user's own; their default ports are those of their documentation.
-    "hosted_vllm": Provider(),  # docs.vllm.ai/en/latest/serving/openai_compatible_server.html
-    "vllm": Provider(),
-    "openai_like": Provider(),  # docs.litellm.ai/docs/providers/openai_compatible
-    "custom_openai": Provider(),
-    "litellm_proxy": Provider(),  # docs.litellm.ai/docs/providers/litellm_proxy
-    "ollama": Provider(base_url="http://localhost:11434/v1", path="/v1"),  # docs.ollama.com/openai
-    "ollama_chat": Provider(base_url="http://localhost:11434/v1", path="/v1"),
-    "lm_studio": Provider(base_url="http://localhost:1234/v1"),  # lmstudio.ai/docs/app/api/endpoints/openai
-    "llamafile": Provider(base_url="http://127.0.0.1:8080/v1"),  # docs.litellm.ai/docs/providers/llamafile
-}
 
 OWN_API: Final = frozenset(
     {

@@ -63,6 +63,10 @@ def request(target: ResolvedDeployment, body: Mapping[str, Any], *, streams: boo
             out[name] = target.defaults[name]
     for name in out.keys() & target.dropped:
         del out[name]
+    for name, theirs in target.provider.renames:
+        if name in out:
+            out.setdefault(theirs, out[name])
+            del out[name]
     if streams:
         out["stream"] = True
         options = out.get("stream_options")

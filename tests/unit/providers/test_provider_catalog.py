@@ -6,7 +6,8 @@ import pytest
 
 from broker.config import Deployment
 from broker.errors import ConfigError
-from workers.providers.catalog import OWN_API, PROVIDERS, resolve
+from workers.providers.catalog import OWN_API, resolve
+from workers.providers.table import PROVIDERS
 
 
 def deployment(**fields: Any) -> Deployment:
