@@ -90,7 +90,7 @@ def main(  # noqa: PLR0913, PLR0917 - one parameter an option
 ) -> None:
     """Inject faults under load and reconcile accepted requests, final replies, billable rows and paid calls."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     seed = random.SystemRandom().randrange(10_000) if seed is None else seed
     where = folder_of(folder)
     console.print(f"seed {seed}, {in_flight:,} requests in flight, data and logs in {where}", soft_wrap=True)
