@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "doctor": "check every configured part and say what to do",
     "relay": "republish parked requests when they are due",
     "result": "read the stored answer of a request",
+    "simulate": "serve the OpenAI, Anthropic and Gemini APIs with faults and limits on demand",
     "sink": "write usage events to ClickHouse",
     "spend": "what it cost, by tenant, alias, model or day",
     "status": "what waits, what it will cost and take, limits, workers",

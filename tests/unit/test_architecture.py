@@ -39,6 +39,7 @@ LEVELS = {
     "broker.client": 4,
     "broker.edge": 4,
     "broker.embedded": 4,
+    "broker.simulate": 4,
     "workers.providers": 4,
     "workers.sinks": 4,
     "workers": 5,
