@@ -54,6 +54,11 @@ class Chunks(list[dict[str, Any]]):
         return "".join(choice["delta"].get("content") or "" for chunk in self for choice in chunk["choices"])
 
 
+def a_chunk(content: str = "", finish: str | None = None, **delta: Any) -> dict[str, Any]:
+    choice = {"index": 0, "delta": {"content": content, **delta}, "finish_reason": finish}
+    return {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+
+
 async def test_a_call_names_the_model_the_key_and_the_request(client: HttpProviderClient, up: Upstream) -> None:
     result = await client.call(a_call(up))
     assert json.loads(result.body)["choices"][0]["message"]["content"] == "echo: hi there"
@@ -245,7 +250,7 @@ async def test_a_stream_that_falls_silent_ends_at_its_own_timeout(client: HttpPr
 
 
 async def test_a_cancelled_stream_closes_its_connection(client: HttpProviderClient, up: Upstream) -> None:
-    up.script("m", [Ok("one two three", chunk_delay=60)])
+    up.script("m", [Events([a_chunk("one"), a_chunk("two")], chunk_delay=60)])
     first = asyncio.Event()
 
     async def on_chunk(_: bytes) -> None:
