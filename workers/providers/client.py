@@ -1,7 +1,7 @@
 """The provider client: one call through the dialect of its deployment and the transport. The façade of this folder."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
@@ -17,6 +17,7 @@ from workers.providers import openai
 from workers.providers.base import Call, CallResult, OnChunk, Outbound, Partial, Progress, Usage
 from workers.providers.catalog import ResolvedDeployment, resolve
 from workers.providers.dialect import CHUNK, Dialect, Stream
+from workers.providers.openai_stream import written
 from workers.providers.registry import DIALECTS
 from workers.providers.transport import MAX_BODY_BYTES, StreamedResponse, Transport
 from workers.providers.usage import openai_usage, produced
@@ -124,7 +125,8 @@ class HttpProviderClient:
         stream, progress = target.dialect.stream(target.resolved, call.endpoint, call.body), call.progress
         progress.follow(partial(_produced, target.resolved, call.body, stream))
         held: list[bytes] = []
-        async for piece in answer:
+        pieces = aiter(answer)
+        while (piece := await _next(pieces, stream)) is not None:
             for chunk, plain in stream.feed(piece):
                 if not plain:
                     continue
@@ -141,11 +143,23 @@ class HttpProviderClient:
                 await _drain(answer)
                 break
         body = stream.body()
-        found = openai.result(target.resolved, call.endpoint, call.body, body, orjson.dumps(body), answer.headers)
+        found = openai.result(target.resolved, call.endpoint, call.body, body, written(body), answer.headers)
         if _wants_usage(call):
             held.append(_usage_chunk(body, found.usage))
         await _hand_on(held, on_chunk, progress)
         return replace(found, ttft_ms=progress.ttft_ms)
+
+
+async def _next(pieces: AsyncIterator[bytes], stream: Stream) -> bytes | None:
+    """Return the next bytes; None at the end, and where the connection breaks once nothing of the answer is missing."""
+    try:
+        return await anext(pieces)
+    except StopAsyncIteration:
+        return None
+    except RequestError:
+        if stream.finished():
+            return None
+        raise
 
 
 async def _hand_on(chunks: list[bytes], on_chunk: OnChunk, progress: Progress) -> None:

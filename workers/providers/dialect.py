@@ -9,12 +9,10 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Protocol
 
-import orjson
-
 from broker.errors import BadUpstreamResponse, InvalidRequest, RequestError
 from workers.providers.base import CallResult, Outbound, SoFar
 from workers.providers.catalog import ResolvedDeployment
-from workers.providers.openai_stream import Completion
+from workers.providers.openai_stream import Completion, written
 from workers.providers.sse import Event, SseParser, TooLarge
 from workers.providers.transport import MAX_BODY_BYTES
 
@@ -40,6 +38,10 @@ class Stream(Protocol):
 
         Raises `BadUpstreamResponse` for anything that is no such stream, and the error an event carries.
         """
+        ...
+
+    def finished(self) -> bool:
+        """Whether the answer is whole, be it that the stream's own end or its usage is still to come."""
         ...
 
     def body(self) -> dict[str, Any]:
@@ -180,7 +182,11 @@ class TranslatedStream:
                 head = {"id": self.id, "object": CHUNK, "created": self._created, "model": self.model}
                 chunk = {**head, **part}
                 plain = self._whole.take(chunk)
-                yield orjson.dumps(chunk), plain
+                yield written(chunk), plain
+
+    def finished(self) -> bool:
+        """Whether the answer is whole."""
+        return self._whole.finished()
 
     def body(self) -> dict[str, Any]:
         """Return the whole, as `Stream` says."""

@@ -201,6 +201,10 @@ class ResponseStream:
         if isinstance(text, str):
             self._texts.append(text)
 
+    def finished(self) -> bool:
+        """Whether the response is whole."""
+        return self.done
+
     def body(self) -> dict[str, Any]:
         """Return the response. Raises `BadUpstreamResponse` where the stream ended before it was over."""
         if self._whole is None:

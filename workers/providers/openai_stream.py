@@ -24,6 +24,8 @@ _FINISH: Final = frozenset({"finish_reason"})
 _NO_TOP: Final = frozenset({"choices", "usage", "object"})
 _NO_FIELD: Final = frozenset({"index", "delta"})
 
+TOO_DEEP: Final = "the upstream's stream is nested too deep"
+
 CUT: Final = "length"
 """The finish reason of a choice that the token limit ended: its tool calls may be cut anywhere."""
 
@@ -85,7 +87,7 @@ class Completion:
             plain = self.take(chunk)
             if self._nameless:
                 yield from self._named()
-            yield (event.data if kept and not self._mended else orjson.dumps(chunk)), plain
+            yield (event.data if kept and not self._mended else written(chunk)), plain
 
     def _name(self, chunk: dict[str, Any]) -> bool:
         """Give a chunk the stream's id and time, which are those of the first; whether it had them."""
@@ -99,7 +101,7 @@ class Completion:
 
     def _named(self) -> Iterator[tuple[bytes, bool]]:
         for chunk, plain in self._nameless:
-            yield orjson.dumps({**chunk, "id": self._id, "created": self._created}), plain
+            yield written({**chunk, "id": self._id, "created": self._created}), plain
         self._nameless.clear()
 
     def take(self, chunk: dict[str, Any]) -> bool:
@@ -111,8 +113,11 @@ class Completion:
         choices = chunk.get("choices")
         if choices is not None and not isinstance(choices, list):
             raise BadUpstreamResponse("the choices of a chunk are no list")
-        for place, choice in enumerate(choices or ()):
-            self._take_choice(choice, place)
+        try:
+            for place, choice in enumerate(choices or ()):
+                self._take_choice(choice, place)
+        except RecursionError:
+            raise BadUpstreamResponse(TOO_DEEP) from None
         usage = chunk.get("usage") or _groq_usage(chunk)
         if isinstance(usage, dict):
             self._usage, self._counted = usage, True
@@ -197,7 +202,7 @@ class Completion:
         added = [
             {"index": call["index"], "function": {"arguments": "{}"}}
             for call in message["tool_calls"]
-            if isinstance(call.get("function"), dict) and not any(call["function"].get("arguments") or ())
+            if isinstance(call.get("function"), dict) and _is_empty(call["function"].get("arguments"))
         ]
         if added:
             for call in added:
@@ -220,7 +225,10 @@ class Completion:
             raise BadUpstreamResponse("the upstream's stream ended before its end was said")
         if not self._choices:
             raise BadUpstreamResponse("the upstream's stream has no choices")
-        body = self.so_far().body
+        try:
+            body = self._body()
+        except RecursionError:
+            raise BadUpstreamResponse(TOO_DEEP) from None
         for choice in body["choices"]:
             if choice["finish_reason"] == "tool_calls" and self._chat:
                 _check_arguments(choice["message"].get("tool_calls") or ())
@@ -228,9 +236,15 @@ class Completion:
 
     def so_far(self) -> SoFar:
         """Return what has come; never raises."""
+        try:
+            return SoFar(self._body(), counted=self._counted)
+        except RecursionError:
+            return SoFar({**self._top, "choices": []}, counted=False)
+
+    def _body(self) -> dict[str, Any]:
         kind = "chat.completion" if self._chat else "text_completion"
         body = {**self._top, "object": kind, "choices": [self._choice(index) for index in sorted(self._choices)]}
-        return SoFar(body if self._usage is None else {**body, "usage": self._usage}, counted=self._counted)
+        return body if self._usage is None else {**body, "usage": self._usage}
 
     def _choice(self, index: int) -> dict[str, Any]:
         choice: dict[str, Any] = {"index": index, **_joined(self._choices[index])}
@@ -238,6 +252,8 @@ class Completion:
         choice.setdefault("finish_reason", None)
         if self._chat:
             message = choice["message"]
+            if calls := message.get("tool_calls"):
+                message["tool_calls"] = _in_order(calls)
             message.setdefault("role", "assistant")
             message.setdefault("content", None if message.get("tool_calls") or message.get("refusal") else "")
         return choice
@@ -263,6 +279,10 @@ def _has_id(chunk: Mapping[str, Any]) -> bool:
 def _carries(choice: Mapping[str, Any], delta: Mapping[str, Any] | None) -> bool:
     """Whether a choice holds more than the role and empty texts that many servers begin with."""
     return bool(choice.get("text")) or any(value for name, value in (delta or {}).items() if name != "role")
+
+
+def _is_empty(arguments: object) -> bool:
+    return arguments is None or (isinstance(arguments, _Pieces) and not any(arguments))
 
 
 def _at(calls: list[dict[str, Any]], index: int) -> dict[str, Any] | None:
@@ -336,17 +356,26 @@ def _as_part(text: object) -> list[dict[str, Any]]:
 
 
 def _joined(value: Any) -> Any:  # noqa: ANN401 - the JSON built so far
-    """Return the same with growing texts joined, and without the indexes that only streams have."""
+    """Return the same with growing texts joined."""
     if isinstance(value, _Pieces):
         return "".join(value)
     if isinstance(value, dict):
-        return {name: _calls(inner) if name == "tool_calls" else _joined(inner) for name, inner in value.items()}
+        return {name: _joined(inner) for name, inner in value.items()}
     return [_joined(item) for item in value] if isinstance(value, list) else value
 
 
-def _calls(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    ordered = sorted(calls, key=lambda call: index if isinstance(index := call.get("index"), int) else 0)
-    return [{name: _joined(value) for name, value in call.items() if name != "index"} for call in ordered]
+def _in_order(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return tool calls by their indexes, and without them: only streams have such."""
+    ordered = sorted(calls, key=lambda call: int(call["index"]))
+    return [{name: value for name, value in call.items() if name != "index"} for call in ordered]
+
+
+def written(body: Mapping[str, Any]) -> bytes:
+    """Return a chunk or a body as JSON. Raises `BadUpstreamResponse` for one nested deeper than is written."""
+    try:
+        return orjson.dumps(body)
+    except TypeError:
+        raise BadUpstreamResponse(TOO_DEEP) from None
 
 
 def _groq_usage(chunk: Mapping[str, Any]) -> object:

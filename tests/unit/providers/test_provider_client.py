@@ -238,8 +238,18 @@ async def test_a_stream_that_breaks_tells_how_much_of_it_came(client: HttpProvid
     )
 
 
+async def test_a_connection_that_breaks_once_the_answer_is_whole_takes_nothing_from_it(
+    client: HttpProviderClient, up: Upstream
+) -> None:
+    up.script("m", [Events([a_chunk("all of it"), a_chunk("", "stop")], breaks=True, chunk_delay=0.01)])
+    chunks = Chunks()
+    result = await client.call(a_call(up), chunks)
+    assert (chunks.text, result.usage.estimated) == ("all of it", True)
+    assert json.loads(result.body)["choices"][0]["finish_reason"] == "stop"
+
+
 async def test_a_response_that_is_cut_is_estimated_by_its_texts(client: HttpProviderClient, up: Upstream) -> None:
-    response = {
+    response: dict[str, Any] = {
         "id": "r",
         "object": "response",
         "model": "served",
