@@ -126,9 +126,10 @@ class Completion:
                 chunk["usage"], self._mended = None, True
         elif choices:
             self._counted = False
+        top = self._top
         for name, value in chunk.items():
             if value is not None and name not in _NO_TOP:
-                self._top[name] = value
+                top[name] = value
         return bool(choices) or usage is None
 
     def _take_choice(self, choice: Any, place: int) -> None:  # noqa: ANN401 - any JSON
@@ -142,22 +143,30 @@ class Completion:
             self._mended = True
         if not isinstance(index, int) or not isinstance(delta, dict | None):
             raise BadUpstreamResponse("a choice of a chunk has no index or no delta")
-        whole = self._choices.get(index)
-        if whole is None:
-            whole = self._choices[index] = {"message": {}} if self._chat else {"text": []}
+        whole = self._choices.get(index) or self._open(index)
         self.begun = self.begun or _carries(choice, delta)
         if self._chat:
-            self._take_delta(choice, whole["message"], delta or {})
+            message = whole["message"]
+            text, before = delta and len(delta) == 1 and delta.get("content"), message.get("content")
+            if isinstance(text, str) and isinstance(before, _Pieces):
+                before.append(text)  # what nearly all chunks of nearly all streams are
+            else:
+                self._take_delta(index, message, delta or {})
+            if "tool_calls" in message and choice.get("finish_reason"):
+                self._fill_calls(choice, message)
         for name, value in choice.items():
             if value is not None and name not in _NO_FIELD:
                 _merge(whole, {name: value}, once=_FINISH)
 
-    def _take_delta(self, choice: dict[str, Any], message: dict[str, Any], delta: Mapping[str, Any]) -> None:
+    def _open(self, index: int) -> dict[str, Any]:
+        whole: dict[str, Any] = {"message": {}} if self._chat else {"text": []}
+        self._choices[index] = whole
+        return whole
+
+    def _take_delta(self, index: int, message: dict[str, Any], delta: Mapping[str, Any]) -> None:
         if calls := delta.get("tool_calls"):
-            self._take_calls(choice["index"], message, calls)
+            self._take_calls(index, message, calls)
         _merge(message, delta)
-        if "tool_calls" in message and choice.get("finish_reason"):
-            self._fill_calls(choice, message)
 
     def _take_calls(self, choice: int, message: dict[str, Any], deltas: Any) -> None:  # noqa: ANN401 - any JSON
         """Add to tool calls by `index`; by `id`, then to the last one, where a server leaves the index out."""
