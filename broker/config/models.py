@@ -4,13 +4,9 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import Field, SecretStr
 
-
-class Section(BaseModel):
-    """Base of every section: immutable, and strict about its names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from broker.config.clouds import Aws, Azure, Section, Vertex
 
 
 class Strategy(StrEnum):
@@ -75,6 +71,19 @@ class Deployment(Section):
     additional_drop_params: tuple[str, ...] = ()
     extra_body: dict[str, Any] = Field(default_factory=dict, repr=False)
     """Parameters the configuration adds to every request of this deployment (temperature, seed, …)."""
+    aws: Aws | None = None
+    azure: Azure | None = None
+    vertex: Vertex | None = None
+    """Of the three only the one whose provider it is."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Every credential in it as text: what no message, log or record may quote."""
+        clouds = [value for part in (self.aws, self.azure, self.vertex) if part is not None for _, value in part]
+        found = (self.api_key, *self.headers.values(), *clouds)
+        return tuple(
+            text for each in found if isinstance(each, SecretStr) and (text := each.get_secret_value().strip())
+        )
 
 
 class Alias(Section):

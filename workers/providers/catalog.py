@@ -76,15 +76,14 @@ def resolve(deployment: Deployment) -> ResolvedDeployment:
             "an OpenAI-compatible server needs `api_base`"
         )
     provider = provider or Provider()
-    headers, secrets = _headers(deployment, provider)
     return ResolvedDeployment(
         deployment,
         provider,
         _base_url(deployment, provider),
-        headers,
+        _headers(deployment, provider),
         deployment.extra_body,
         frozenset(deployment.additional_drop_params),
-        secrets,
+        deployment.secrets,
     )
 
 
@@ -105,8 +104,8 @@ def _base_url(deployment: Deployment, provider: Provider) -> str:
     return base if parts.path else base + provider.path
 
 
-def _headers(deployment: Deployment, provider: Provider) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
-    """Return the headers of every call and the values that are secret; the configuration's own win."""
+def _headers(deployment: Deployment, provider: Provider) -> tuple[tuple[str, str], ...]:
+    """Return the headers of every call; the configuration's own win."""
     key = deployment.api_key.get_secret_value().strip() if deployment.api_key else ""
     own = {name.lower(): value.get_secret_value().strip() for name, value in deployment.headers.items()}
     headers = {"content-type": "application/json", "accept": "application/json", **dict(provider.extra)}
@@ -114,4 +113,4 @@ def _headers(deployment: Deployment, provider: Provider) -> tuple[tuple[tuple[st
         name, before = AUTH[provider.auth]
         headers[name] = before + key
     headers.update(own)
-    return tuple(headers.items()), tuple(value for value in (key, *own.values()) if value)
+    return tuple(headers.items())
