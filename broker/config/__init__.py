@@ -1,5 +1,6 @@
 """The configuration file and environment → frozen models. The only reader of os.environ."""
 
+from broker.config.clouds import Aws, Azure, Vertex
 from broker.config.loader import load
 from broker.config.models import (
     Alias,
@@ -9,6 +10,7 @@ from broker.config.models import (
     OnUnknown,
     Pool,
     Prices,
+    ProviderRow,
     Redis,
     Settings,
     Strategy,
@@ -18,16 +20,20 @@ from broker.config.models import (
 
 __all__ = [
     "Alias",
+    "Aws",
+    "Azure",
     "ClickHouse",
     "Deployment",
     "Kafka",
     "OnUnknown",
     "Pool",
     "Prices",
+    "ProviderRow",
     "Redis",
     "Settings",
     "Strategy",
     "Tenant",
+    "Vertex",
     "VirtualKey",
     "load",
 ]

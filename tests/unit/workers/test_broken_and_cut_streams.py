@@ -54,13 +54,13 @@ async def serving(count: int = 1, **fields: Any) -> AsyncIterator[tuple[World, U
             yield world, up
 
 
-async def ask(world: World, request_id: str = "a", **fields: Any) -> None:
+async def ask(world: World, **fields: Any) -> None:
     body = {"model": "fast", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
     deadline = fields.pop("deadline", None)
     request = NewRequest(
         alias="fast",
         body=orjson.dumps({**body, **fields}),
-        request_id=request_id,
+        request_id="a",
         reply_to=world.names.replies,
         reply_partition=0,
         key="sk-mine",
