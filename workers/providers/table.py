@@ -34,6 +34,13 @@ PROVIDERS: Final[dict[str, Provider]] = {
         auth="x-goog-api-key",
         path="/v1beta",
     ),
+    # docs.cohere.com/reference/about: version 2; LiteLLM's users write either name
+    "cohere": Provider(base_url="https://api.cohere.com/v2", dialect="cohere", path="/v2"),
+    "cohere_chat": Provider(base_url="https://api.cohere.com/v2", dialect="cohere", path="/v2"),
+    # api.jina.ai/redoc: embeddings and rerank
+    "jina_ai": Provider(base_url="https://api.jina.ai/v1", dialect="jina", path="/v1"),
+    # docs.voyageai.com/reference: embeddings and rerank
+    "voyage": Provider(base_url="https://api.voyageai.com/v1", dialect="voyage", path="/v1"),
     # console.groq.com/docs/openai
     "groq": Provider(base_url="https://api.groq.com/openai/v1"),
     # docs.together.ai/docs/inference/openai-compatibility
@@ -125,6 +132,7 @@ PROVIDERS: Final[dict[str, Provider]] = {
     "tgi": Provider(),  # huggingface.co/docs/text-generation-inference, Messages API
     "llamacpp": Provider(),  # github.com/ggml-org/llama.cpp, tools/server
     "localai": Provider(),  # localai.io
+    "infinity": Provider(),  # github.com/michaelfeil/infinity: embeddings and rerank in OpenAI's and Cohere's shapes
     "xinference": Provider(),  # inference.readthedocs.io
     "docker_model_runner": Provider(),  # docs.docker.com/ai/model-runner
 }
