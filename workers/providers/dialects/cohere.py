@@ -233,9 +233,10 @@ def answer(
             found, usage = embedded(body, model, asked)
         else:
             found, usage = completion_of(body, model, forced=forced_format(asked) is not None), body.get("usage")
+        out = orjson.dumps(found)
     except UNREADABLE:
         raise BadUpstreamResponse("the upstream's answer cannot be read") from None
-    result = openai.result(target, endpoint, asked, found, orjson.dumps(found), headers)
+    result = openai.result(target, endpoint, asked, found, out, headers)
     return result if not isinstance(usage, dict) else replace(result, usage=replace(result.usage, raw=usage))
 
 

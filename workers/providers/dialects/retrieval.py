@@ -24,6 +24,10 @@ HARMLESS: Final = frozenset(
 """OpenAI's parameters that change nothing of an answer: left out without a word."""
 
 
+MOST: Final = 2**53
+"""Above it a JSON number is no whole one for every reader (RFC 8259, section 6); no answer counts that far."""
+
+
 def streamed(endpoint: str) -> bool:
     """Whether answers of `endpoint` can be streamed: no embeddings and no ranking can."""
     del endpoint
@@ -88,4 +92,4 @@ def count(source: object, name: str) -> int | None:
     value = source.get(name) if isinstance(source, dict) else None
     if type(value) is float and value.is_integer():
         value = int(value)
-    return value if type(value) is int and value >= 0 else None
+    return value if type(value) is int and 0 <= value < MOST else None

@@ -9,6 +9,14 @@ from pydantic import BaseModel
 
 SCALARS: dict[Any, tuple[type, ...]] = {str: (str,), bool: (bool,), int: (int,), float: (int, float)}
 
+OURS = {
+    "ChatCompletionMessage": {"reasoning_content", "tool_plan", "citations"},
+    "ChoiceDelta": {"reasoning_content", "tool_plan", "citations"},
+    "CompletionUsage": {"billed_units", "tokens"},
+    "V2RerankResponseResultsItem": {"document"},
+}
+"""What an answer has beside the types: what Cohere alone tells, and the documents that version 1 gave back."""
+
 
 def faults(value: object, kind: Any, path: str = "$", more: Mapping[str, set[str]] | None = None) -> list[str]:
     """Return what is wrong with a value; `more` are fields by model's name that are ours to add."""

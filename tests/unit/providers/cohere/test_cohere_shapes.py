@@ -15,17 +15,10 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from schemas.request import CHAT, EMBEDDINGS, RERANK
 from tests.golden.cases import FOLDER, dialect_of, stream_of, target
-from tests.unit.providers.cohere.shapes import faults, request_faults
+from tests.unit.providers.cohere.shapes import OURS, faults, request_faults
 
 FOLDERS = ("cohere", "rerank")
 METHODS: dict[str, Callable[..., Any]] = {EMBEDDINGS: RawV2Client.embed, RERANK: RawV2Client.rerank}
-OURS = {
-    "ChatCompletionMessage": {"reasoning_content", "tool_plan", "citations"},
-    "ChoiceDelta": {"reasoning_content", "tool_plan", "citations"},
-    "CompletionUsage": {"billed_units", "tokens"},
-    "V2RerankResponseResultsItem": {"document"},
-}
-"""What an answer has beside the types: what Cohere alone tells, and the documents that version 1 gave back."""
 
 
 def cases(kind: str, *folders: str) -> list[Any]:
