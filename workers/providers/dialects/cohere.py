@@ -18,6 +18,7 @@ from broker.errors import (
     InvalidRequest,
     RequestError,
     UpstreamError,
+    fault_of,
 )
 from schemas.request import CHAT, EMBEDDINGS, RERANK
 from workers.providers import openai
@@ -259,6 +260,7 @@ def error(status: int, headers: Mapping[str, str], raw: bytes, now: float) -> Re
     if status == CANCELLED_THERE and isinstance(found, UpstreamError):
         # It may succeed when tried again, which no status below 500 says.
         found.status = 503
+        found.fault = fault_of(found.status)
         return found
     if status in {400, 422}:
         if _TOO_MUCH_ASKED in message and _TOO_LONG in message:

@@ -8,7 +8,7 @@ import orjson
 
 from broker.errors import ContextLengthExceeded, InvalidRequest, RequestError
 from workers.providers import openai
-from workers.providers.catalog import ResolvedDeployment
+from workers.providers.catalog import HARMLESS, ResolvedDeployment
 from workers.providers.conversation import bad, without
 from workers.providers.dialect import Stream
 from workers.providers.openai_stream import Completion
@@ -18,11 +18,8 @@ UNREADABLE: Final = (
 )  # fmt: skip
 """What reading an answer of a wrong shape raises."""
 
-HARMLESS: Final = frozenset(
-    {"user", "store", "metadata", "prompt_cache_key", "prompt_cache_retention", "safety_identifier"}
-)
-"""OpenAI's parameters that change nothing of an answer: left out without a word."""
-
+KEEPS: Final = frozenset({"prompt_cache_retention"})
+"""How long OpenAI keeps a prompt: harmless as well."""
 
 MOST: Final = 2**53
 """Above it a JSON number is no whole one for every reader (RFC 8259, section 6); no answer counts that far."""
@@ -54,7 +51,7 @@ def own(target: ResolvedDeployment, asked: Mapping[str, Any], known: frozenset[s
     Of those that speak to a broker, only what the deployment itself says.
     """
     fixed = openai.CONTROL & (target.defaults.keys() - target.dropped)
-    told = dict(without(asked, known | HARMLESS | openai.CONTROL))
+    told = dict(without(asked, known | HARMLESS | KEEPS | openai.CONTROL))
     return told | {name: target.defaults[name] for name in fixed}
 
 
