@@ -1,7 +1,7 @@
 """The Cohere dialect: v2 chat, embed and rerank. Request out, answer and error in; streams in `cohere_stream`. Pure.
 
-Sources: docs.cohere.com/v2/reference/chat, …/embed, …/rerank, docs.cohere.com/v2/reference/errors, docs.cohere.com/docs
-/reasoning, …/structured-outputs, …/compatibility-api, and the v2 types of the official Python SDK.
+Sources: docs.cohere.com/v2/reference/chat, …/embed, …/rerank, …/errors; docs.cohere.com/docs/reasoning,
+…/structured-outputs, …/compatibility-api; and the v2 types of the official Python SDK.
 """
 
 import re
@@ -15,6 +15,7 @@ from broker.errors import (
     BadUpstreamResponse,
     ContentPolicyViolation,
     ContextLengthExceeded,
+    Fault,
     InvalidRequest,
     RequestError,
     UpstreamError,
@@ -68,6 +69,10 @@ CANCELLED_THERE: Final = 499
 """A request that the upstream gave up: docs.cohere.com says to try again, and a reply's 499 is our own caller's."""
 DENY_LISTED: Final = 498
 """The prompt or the answer has a deny-listed token (the SDK's `InvalidTokenError`)."""
+
+SPENT: Final = 429
+_A_MONTH: Final = "API calls / month"
+"""A trial key has a thousand (docs.cohere.com/docs/rate-limits): waiting does not help."""
 
 _TOO_LONG: Final = "too many tokens"
 _TOO_MUCH_ASKED: Final = "max tokens must be"
@@ -198,7 +203,7 @@ def _number(asked: Mapping[str, Any], name: str) -> float | None:
 
 
 def _thinking(target: ResolvedDeployment, asked: Mapping[str, Any], out: dict[str, Any]) -> None:
-    effort, model = asked.get("reasoning_effort"), target.deployment.model
+    effort, model = asked.get("reasoning_effort"), target.deployment.base_model or target.deployment.model
     if effort is None:
         return
     if not isinstance(effort, str) or effort not in {"none", *BUDGETS, *UNLIMITED}:
@@ -262,6 +267,8 @@ def error(status: int, headers: Mapping[str, str], raw: bytes, now: float) -> Re
         found.status = 503
         found.fault = fault_of(found.status)
         return found
+    if status == SPENT and _A_MONTH in message and isinstance(found, UpstreamError):
+        found.fault = Fault.QUOTA
     if status in {400, 422}:
         if _TOO_MUCH_ASKED in message and _TOO_LONG in message:
             return InvalidRequest(message, param="max_tokens")

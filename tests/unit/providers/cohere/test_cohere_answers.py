@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from broker.errors import BadUpstreamResponse, RequestError, UpstreamError
+from broker.errors import BadUpstreamResponse, Fault, RequestError, UpstreamError
 from schemas.request import CHAT, EMBEDDINGS, RERANK
 from tests.golden.cases import FOLDER, dialect_of
 from tests.golden.cases import target as golden_target
@@ -143,6 +143,22 @@ def test_usage_is_for_who_asked_for_it_and_nothing_follows_the_end() -> None:
     ]
     assert plain == [(True, True), (True, True), (False, False)]
     assert stream.done
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "fault", "retriable"),
+    [
+        (429, "You are using a Trial key, which is limited to 40 API calls / minute.", Fault.RATE_LIMIT, True),
+        (429, "You are using a Trial key, which is limited to 1000 API calls / month.", Fault.QUOTA, True),
+        (402, "Please add or update your payment method", Fault.QUOTA, False),
+        (499, "request cancelled", Fault.OVERLOADED, True),
+        (401, "invalid api token", Fault.AUTH, False),
+    ],
+)
+def test_what_is_wrong_by_what_is_said(status: int, message: str, fault: Fault, *, retriable: bool) -> None:
+    found = cohere.error(status, {}, orjson.dumps({"message": message}), 0.0)
+    assert isinstance(found, UpstreamError)
+    assert (found.fault, found.retriable) == (fault, retriable)
 
 
 @st.composite
