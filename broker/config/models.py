@@ -42,7 +42,7 @@ class ProviderRow(Section):
     """A provider of the configuration's own (`providers`): an OpenAI-compatible one needs no more than an address."""
 
     base_url: str
-    dialect: Literal["openai", "anthropic", "gemini", "cohere"] = "openai"
+    dialect: Literal["openai", "anthropic", "gemini", "cohere", "jina", "voyage"] = "openai"
     auth: Literal["bearer", "x-api-key", "api-key", "x-goog-api-key"] = "bearer"
     """How the key is sent."""
     headers: dict[str, SecretStr] = Field(default_factory=dict)
