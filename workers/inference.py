@@ -33,6 +33,7 @@ from workers.dispatcher import Dispatcher
 from workers.endings import Endings, Timing
 from workers.leases import Leases
 from workers.policy import Policy
+from workers.prechecks import PreCallChecks
 from workers.providers.base import Call, CallResult, ProviderClient
 from workers.snapshot import Meter
 from workers.streams import ChunkWriter
@@ -59,6 +60,7 @@ class Inference:
         policy: Policy,
         leases: Leases,
         callers: CallerLimits,
+        checks: PreCallChecks,
         router: Router,
         provider: ProviderClient,
         endings: Endings,
@@ -74,6 +76,7 @@ class Inference:
         self._policy = policy
         self._leases = leases
         self._callers = callers
+        self._checks = checks
         self._router = router
         self._provider = provider
         self._endings = endings
@@ -355,8 +358,6 @@ class Inference:
     def _decision(self, work: Work, tried: str, error: RequestError) -> Decision:
         job = work.job
         now = self._clock.monotonic()
-        own, disabled = job.body.get("fallbacks"), job.body.get("disable_fallbacks") is True
-        named = tuple(name for name in own if isinstance(name, str)) if isinstance(own, list) else None
         situation = Situation(
             error=error,
             tries=work.tries,
@@ -364,15 +365,16 @@ class Inference:
             deadline_ms=work.deadline,
             alias=work.alias.name,
             visited=job.visited,
-            other_deployment=self._router.other_available(work.alias.name, work.tried | {tried}, now),
-            wait_for_deployment=self._router.wait(work.alias.name, now),
+            other_deployment=self._router.other_available(work.alias.name, work.tried | work.unfit | {tried}, now),
+            wait_for_deployment=self._router.wait(work.alias.name, now, work.unfit),
         )
         return decide(
             work.alias,
             self._policy.settings.default_fallbacks,
             situation,
             random.random(),  # noqa: S311 - jitter, not a secret
-            () if disabled else named,
+            work.own_fallbacks,
+            self._checks.serves(work),
         )
 
 

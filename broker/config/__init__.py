@@ -3,6 +3,7 @@
 from broker.config.loader import load
 from broker.config.models import (
     Alias,
+    Capabilities,
     ClickHouse,
     Deployment,
     Kafka,
@@ -18,6 +19,7 @@ from broker.config.models import (
 
 __all__ = [
     "Alias",
+    "Capabilities",
     "ClickHouse",
     "Deployment",
     "Kafka",
