@@ -4,8 +4,7 @@ A shape that is not the endpoint's asks for nothing here: the body is validated 
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from schemas.request import CHAT, COMPLETIONS, EMBEDDINGS, RERANK, RESPONSES
 
@@ -23,6 +22,9 @@ OpenAI's Responses, OpenRouter, Anthropic, Cohere and text-embeddings-inference,
 BOUNDS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 """Parameters that bound what is written, the one that goes before the others first."""
 
+PIECE: Final = 1 << 16
+"""Characters that are cut into words at once."""
+
 _PARTS: Final = {
     "image_url": "supports_vision",
     "input_image": "supports_vision",
@@ -36,8 +38,7 @@ _FILES: Final = frozenset({"file", "input_file"})
 _PDF: Final = "data:application/pdf"
 
 
-@dataclass(frozen=True, slots=True)
-class Needs:
+class Needs(NamedTuple):
     """What one request asks of whatever serves it."""
 
     endpoint: str
@@ -56,7 +57,11 @@ class Needs:
 
 def needs_of(endpoint: str, body: Mapping[str, Any], estimated_input: int) -> Needs:
     """Read what a request needs; `estimated_input` is the whole body's estimate of input tokens. Raises nothing."""
-    param = next((name for name in BOUNDS if _whole(body.get(name)) is not None), "")
+    param = ""
+    for name in BOUNDS:
+        if name in body and _whole(body[name]) is not None:
+            param = name
+            break
     abilities: dict[str, str] = {}
     for ability, place in _abilities(body):
         abilities.setdefault(ability, place)
@@ -73,7 +78,7 @@ def needs_of(endpoint: str, body: Mapping[str, Any], estimated_input: int) -> Ne
 
 def is_trimmed(parameters: Mapping[str, Any]) -> bool:
     """Whether parameters ask a provider to cut what is too long."""
-    return any(
+    return not TRIMMING.keys().isdisjoint(parameters) and any(
         name in parameters and parameters[name] is not None and parameters[name] not in values
         for name, values in TRIMMING.items()
     )
@@ -82,7 +87,8 @@ def is_trimmed(parameters: Mapping[str, Any]) -> bool:
 def has_more_words(endpoint: str, body: Mapping[str, Any], limit: int) -> bool:
     """Whether an input that has to fit as a whole has more than `limit` words, or tokens where it is given as such.
 
-    Takes time in proportion to `limit` at most, however long the body.
+    Takes time in proportion to `limit` at most, however long the body. A long text is counted piece by piece, each of
+    which may begin inside a word: of many thousand words it may find one too few, never one too many.
     """
     return any(_counts_over(texts, tokens, limit) for texts, tokens in _inputs(endpoint, body))
 
@@ -90,9 +96,10 @@ def has_more_words(endpoint: str, body: Mapping[str, Any], limit: int) -> bool:
 def _counts_over(texts: list[str], tokens: int, limit: int) -> bool:
     left = limit - tokens
     for text in texts:
-        if left < 0:
-            break
-        left -= len(text.split(None, left + 1))
+        for start in range(0, len(text), PIECE):
+            left -= len(text[start : start + PIECE].split()) - (start > 0)
+            if left < 0:
+                return True
     return left < 0
 
 
@@ -129,34 +136,34 @@ def _one(given: object) -> tuple[list[str], int]:
 
 
 def _texts(messages: object) -> Iterator[str]:
-    for _, _, content in _contents(messages):
-        if isinstance(content, str):
-            yield content
-        elif isinstance(content, dict) and isinstance(content.get("text"), str):
-            yield content["text"]
-
-
-def _contents(messages: object) -> Iterator[tuple[int, int, object]]:
-    """Yield every text and part of the messages: number of the message, number of the part, what it is."""
     if not isinstance(messages, list):
         return
-    for number, message in enumerate(messages):
+    for message in messages:
         content = message.get("content") if isinstance(message, dict) else None
-        if isinstance(content, list):
-            for index, part in enumerate(content):
-                yield number, index, part
-        elif content is not None:
-            yield number, 0, content
+        for part in content if isinstance(content, list) else (content,):
+            text = part.get("text") if isinstance(part, dict) else part
+            if isinstance(text, str):
+                yield text
 
 
 def _abilities(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield what is asked for and where; the first place of an ability is the one that an error names."""
-    yield from _of_parameters(body)
+    if not _ASKING.isdisjoint(body):
+        yield from _of_parameters(body)
     for field in ("messages", "input"):
-        for number, index, part in _contents(body.get(field)):
-            ability = _of_part(part) if isinstance(part, dict) else None
-            if ability is not None:
-                yield ability, f"{field}[{number}].content[{index}]"
+        messages = body.get(field)
+        if isinstance(messages, list):
+            for number, message in enumerate(messages):
+                content = message.get("content") if isinstance(message, dict) else None
+                if isinstance(content, list):
+                    yield from _of_parts(content, f"{field}[{number}]")
+
+
+_ASKING: Final = frozenset(
+    {"tools", "functions", "response_format", "text", "reasoning_effort", "reasoning", "thinking"}
+    | {"web_search_options", "modalities"}
+)
+"""Parameters that may ask for an ability."""
 
 
 def _of_parameters(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -176,6 +183,13 @@ def _of_parameters(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     modalities = body.get("modalities")
     if isinstance(modalities, list) and "audio" in modalities:
         yield "supports_audio_output", "modalities"
+
+
+def _of_parts(content: list[Any], place: str) -> Iterator[tuple[str, str]]:
+    for index, part in enumerate(content):
+        ability = _of_part(part) if isinstance(part, dict) else None
+        if ability is not None:
+            yield ability, f"{place}.content[{index}]"
 
 
 def _reasoning(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """`enable_pre_call_checks` over a real log, a real Redis and an upstream that counts its calls."""
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -66,7 +67,7 @@ async def test_a_picture_is_rerouted_past_what_cannot_see_it_without_one_call_th
         ("blind", Outcome.REROUTED, False),
         ("seeing", Outcome.ANSWERED, True),
     ]
-    assert (events[0].cost, events[0].deployment) == (0, "")
+    assert (events[0].cost, events[0].deployment) == (Decimal(0), "")
 
 
 async def test_what_no_alias_can_serve_is_a_400_that_names_why_and_nothing_is_called(
@@ -86,5 +87,5 @@ async def test_what_no_alias_can_serve_is_a_400_that_names_why_and_nothing_is_ca
         "invalid_request",
         "tools",
     )
-    assert (event.outcome, event.billable, event.cost) == (Outcome.REFUSED, True, 0)
+    assert (event.outcome, event.billable, event.cost) == (Outcome.REFUSED, True, Decimal(0))
     assert up.calls == []

@@ -93,7 +93,7 @@ def test_a_picture_is_never_dropped() -> None:
 
 def test_a_tool_stands_in_for_a_schema_where_the_dialect_makes_one() -> None:
     lacks = {"supports_response_schema": False}
-    body = {"response_format": {"type": "json_schema"}}
+    body: dict[str, Any] = {"response_format": {"type": "json_schema"}}
     assert judged(deployment(provider="anthropic", can=cannot(**lacks)), **body) == ALL_FIT
     without_tools = cannot(**lacks, supports_function_calling=False)
     assert isinstance(judged(deployment(provider="anthropic", can=without_tools), **body).error, InvalidRequest)

@@ -147,6 +147,14 @@ def test_tokens_that_are_given_as_numbers_are_counted_as_they_are() -> None:
     assert [has_more_words(EMBEDDINGS, {"input": [[1] * 5, [2] * 9]}, limit) for limit in (8, 9)] == [True, False]
 
 
+def test_a_long_text_that_is_cut_into_pieces_never_counts_more_words_than_it_has() -> None:
+    for text in ("word " * 40_000, "x" * 150_000, "a" * ((1 << 16) - 1) + " b"):
+        count = len(text.split())
+        body = {"messages": [{"content": text}]}
+        assert not has_more_words(CHAT, body, count)
+        assert has_more_words(CHAT, body, count - 4)
+
+
 @given(st.text(alphabet="ab \n", max_size=200), st.integers(0, 120))
 def test_counting_up_to_a_limit_is_counting(text: str, limit: int) -> None:
     assert has_more_words(CHAT, {"messages": [{"content": text}]}, limit) is (len(text.split()) > limit)
