@@ -41,6 +41,12 @@ PACKAGE_NAMES: Final = {
 
 Model = dict[str, Any]
 
+SERVED_OTHERWISE: Final = {
+    ("deepseek", "deepseek-reasoner"): ("supports_function_calling", "supports_parallel_function_calling"),
+}
+"""Abilities a model is said to lack although its API serves what asks for them: with tools the reasoner's requests were
+answered by the chat model (api-docs.deepseek.com/updates, 2025-08-21)."""
+
 
 def of_litellm(table: Mapping[str, Model]) -> Iterator[tuple[str, str, Model]]:
     """Yield provider, name and facts of every model that is kept."""
@@ -57,7 +63,7 @@ def of_litellm(table: Mapping[str, Model]) -> Iterator[tuple[str, str, Model]]:
         for bound in ("max_input_tokens", "max_output_tokens"):
             if said.get(bound):
                 facts[bound] = int(said[bound])
-        for ability in ABILITIES:
+        for ability in ABILITIES.keys() - SERVED_OTHERWISE.get((provider, name), ()):
             known = said.get(ability)
             if known is None and ability in MODALITIES:
                 listed, modality = MODALITIES[ability]

@@ -168,7 +168,7 @@ _ASKING: Final = frozenset(
 
 def _of_parameters(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name in ("tools", "functions"):
-        if isinstance(body.get(name), list) and body[name]:
+        if _has_functions(name, body.get(name)):
             yield "supports_function_calling", name
             if body.get("parallel_tool_calls") is True:
                 yield "supports_parallel_function_calling", "parallel_tool_calls"
@@ -183,6 +183,11 @@ def _of_parameters(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     modalities = body.get("modalities")
     if isinstance(modalities, list) and "audio" in modalities:
         yield "supports_audio_output", "modalities"
+
+
+def _has_functions(name: str, tools: object) -> bool:
+    """Whether functions of the caller's are offered; tools of the provider's own (`web_search`) are something else."""
+    return isinstance(tools, list) and any(name == "functions" or _type(tool) == "function" for tool in tools)
 
 
 def _of_parts(content: list[Any], place: str) -> Iterator[tuple[str, str]]:

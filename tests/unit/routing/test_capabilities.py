@@ -1,12 +1,15 @@
 """What is known of models, and what a configuration says instead."""
 
+from importlib.resources import files
 from typing import Any
 
+import orjson
 import pytest
 from pydantic import SecretStr
 
 from broker.config import Capabilities, Deployment
 from broker.routing.capabilities import ABILITIES, UNKNOWN, capabilities, look_up
+from tests.model_table import of_litellm, profile
 
 PUBLIC = "https://api.openai.com/v1"
 
@@ -133,6 +136,34 @@ def test_models_for_embeddings_and_reranking_are_told_apart() -> None:
     assert of("openai", "text-embedding-3-small").mode == "embedding"
     assert of("cohere", "rerank-v3.5").mode == "rerank"
     assert of("openai", "gpt-5-pro").mode == "responses"
+
+
+def test_every_model_of_the_data_can_be_looked_up() -> None:
+    data = orjson.loads(files("broker.routing").joinpath("model_table.json").read_bytes())
+    listed = [
+        (provider, name)
+        for providers in data["models"].values()
+        for provider, names in providers.items()
+        for name in names.split()
+    ]
+    assert [pair for pair in listed if look_up(*pair) is None] == []
+    assert len(set(listed)) == len(listed) > 3_000
+
+
+def test_the_data_are_made_of_what_is_said_and_of_lists_of_modalities() -> None:
+    said = {
+        "mode": "responses",
+        "litellm_provider": "vertex_ai-language-models",
+        "max_input_tokens": 9.0,
+        "supports_vision": True,
+        "supports_reasoning": False,
+        "supported_modalities": ["text"],
+        "supported_endpoints": ["/v1/responses"],
+    }
+    made = list(of_litellm({"vertex_ai/M-1": said, "m-latest": said, "picture": {**said, "mode": "image_generation"}}))
+    assert [(provider, name, profile(facts)) for provider, name, facts in made] == [
+        ("vertex_ai", "m-1", "responses in=9 +vision -audio_in -video -reasoning")
+    ]
 
 
 def test_every_ability_of_the_data_is_a_field() -> None:

@@ -14,6 +14,7 @@ from broker.routing.fitness import ALL_FIT, Fitness, Verdict
 from broker.routing.needs import needs_of
 from schemas.request import CHAT, EMBEDDINGS, RERANK, RESPONSES
 
+FUNCTION = {"type": "function", "function": {"name": "f"}}
 PICTURE = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
 
 
@@ -49,7 +50,7 @@ BLIND, SEEING = cannot(supports_vision=False), cannot(supports_vision=True)
 
 def test_what_is_not_known_is_never_refused() -> None:
     picture = asks([PICTURE])
-    assert judged(deployment(), tools=[{}], reasoning_effort="high", n=5, max_tokens=10**9, **picture) == ALL_FIT
+    assert judged(deployment(), tools=[FUNCTION], reasoning_effort="high", n=5, max_tokens=10**9, **picture) == ALL_FIT
 
 
 def test_a_deployment_without_the_ability_is_ruled_out_and_the_others_are_not() -> None:
@@ -65,7 +66,7 @@ def test_a_request_that_asks_for_nothing_special_fits_everywhere() -> None:
     ("ability", "body", "param"),
     [
         ("supports_vision", asks([{"type": "text", "text": "Look"}, PICTURE]), "messages[0].content[1]"),
-        ("supports_function_calling", {"tools": [{}]}, "tools"),
+        ("supports_function_calling", {"tools": [FUNCTION]}, "tools"),
         ("supports_response_schema", {"response_format": {"type": "json_schema"}}, "response_format"),
         ("supports_reasoning", {"reasoning_effort": "low"}, "reasoning_effort"),
         ("supports_web_search", {"web_search_options": {}}, "web_search_options"),
@@ -83,7 +84,7 @@ def test_when_none_has_the_ability_the_error_names_what_asked_for_it(
 
 @pytest.mark.parametrize("drops", [{"drop_params": True}, {"additional_drop_params": ("tools",)}])
 def test_a_parameter_that_is_dropped_needs_no_ability(drops: dict[str, Any]) -> None:
-    assert judged(deployment(can=cannot(supports_function_calling=False), **drops), tools=[{}]) == ALL_FIT
+    assert judged(deployment(can=cannot(supports_function_calling=False), **drops), tools=[FUNCTION]) == ALL_FIT
 
 
 def test_a_picture_is_never_dropped() -> None:
@@ -190,7 +191,7 @@ def test_the_asked_output_counts_into_what_likely_fits() -> None:
 
 def test_the_largest_window_is_named_of_those_that_would_do_but_for_their_size() -> None:
     verdict = judged(
-        small(0), small(1, window=200), deployment(2, can=cannot(supports_function_calling=False)), tools=[{}],
+        small(0), small(1, window=200), deployment(2, can=cannot(supports_function_calling=False)), tools=[FUNCTION],
         **words(500),
     )  # fmt: skip
     assert refusal(verdict)[0] == "context_length_exceeded"

@@ -10,6 +10,7 @@ from broker.routing.needs import Needs, has_more_words, needs_of
 from schemas.request import CHAT, COMPLETIONS, EMBEDDINGS, RERANK, RESPONSES
 
 PDF = "data:application/pdf;base64,JVBERi0="
+FUNCTION = {"type": "function", "function": {"name": "f"}}
 PNG = "data:image/png;base64,iVBORw0="
 
 
@@ -28,14 +29,15 @@ def test_a_plain_chat_needs_nothing_but_room() -> None:
 @pytest.mark.parametrize(
     ("fields", "abilities"),
     [
-        ({"tools": [{}]}, (("supports_function_calling", "tools"),)),
-        ({"functions": [{}]}, (("supports_function_calling", "functions"),)),
+        ({"tools": [FUNCTION]}, (("supports_function_calling", "tools"),)),
+        ({"functions": [{"name": "f"}]}, (("supports_function_calling", "functions"),)),
         (
-            {"tools": [{}], "parallel_tool_calls": True},
+            {"tools": [FUNCTION], "parallel_tool_calls": True},
             (("supports_function_calling", "tools"), ("supports_parallel_function_calling", "parallel_tool_calls")),
         ),
         ({"response_format": {"type": "json_schema"}}, (("supports_response_schema", "response_format"),)),
         ({"response_format": {"type": "json_object"}}, ()),
+        ({"tools": [{"type": "web_search"}, {"type": "mcp"}, {}, 7]}, ()),
         ({"reasoning_effort": "high"}, (("supports_reasoning", "reasoning_effort"),)),
         ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, (("supports_reasoning", "thinking"),)),
         ({"web_search_options": {}}, (("supports_web_search", "web_search_options"),)),

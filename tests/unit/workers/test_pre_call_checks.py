@@ -220,6 +220,15 @@ async def test_a_reroute_without_a_call_is_signed_and_its_request_sent_again_run
     assert called(world) == ["seeing/0"]
 
 
+async def test_an_alias_that_serves_on_without_a_journal_checks_too() -> None:
+    world = World(able("blind", BLIND, fallbacks=("seeing",), fail_open=True), able("seeing", SEEING, fail_open=True))
+    async with world.worker():
+        world.journal.down = True
+        await world.publish("blind", "a", messages=PICTURE)
+        reply = (await world.replies(1))["a"]
+    assert (reply.status, called(world)) == (200, ["seeing/0"])
+
+
 async def test_aliases_without_anything_known_are_served_with_checks_on() -> None:
     plain = make_alias("fast", enable_pre_call_checks=True)
     world = World(plain)
