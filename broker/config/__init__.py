@@ -1,5 +1,6 @@
 """The configuration file and environment → frozen models. The only reader of os.environ."""
 
+from broker.config.clouds import Aws, Azure, Vertex
 from broker.config.loader import load
 from broker.config.models import (
     Alias,
@@ -10,6 +11,7 @@ from broker.config.models import (
     OnUnknown,
     Pool,
     Prices,
+    ProviderRow,
     Redis,
     Settings,
     Strategy,
@@ -19,6 +21,8 @@ from broker.config.models import (
 
 __all__ = [
     "Alias",
+    "Aws",
+    "Azure",
     "Capabilities",
     "ClickHouse",
     "Deployment",
@@ -26,10 +30,12 @@ __all__ = [
     "OnUnknown",
     "Pool",
     "Prices",
+    "ProviderRow",
     "Redis",
     "Settings",
     "Strategy",
     "Tenant",
+    "Vertex",
     "VirtualKey",
     "load",
 ]

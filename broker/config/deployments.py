@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from broker.config import known
-from broker.config.models import Capabilities, Deployment, Prices
+import orjson
+
+from broker.config import clouds, known
+from broker.config.models import Capabilities, Deployment, Prices, ProviderRow
 from broker.config.problems import kind
 from broker.config.reading import Reading, Yaml
 from broker.topics import ALIAS_PATTERN
@@ -23,6 +25,7 @@ PLAIN_FIELDS: Final = (
     "tags",
     "drop_params",
     "additional_drop_params",
+    "allowed_openai_params",
 )
 """Parameters that a deployment calls by the same name."""
 
@@ -49,8 +52,12 @@ def read_model_list(
     value: object,
     credentials: Mapping[str, Mapping[str, Any]],
     defaults: Mapping[str, Any],
+    rows: Mapping[str, ProviderRow],
 ) -> dict[str, list[Deployment]]:
-    """Return deployments by model name as written, in the file's order; `defaults` serve where an entry is silent."""
+    """Return deployments by model name as written, in the file's order; `defaults` serve where an entry is silent.
+
+    `rows` are the configuration's own providers by name.
+    """
     found: dict[str, list[Deployment]] = {}
     for index, entry in enumerate(reading.items(value, "model_list")):
         path = f"model_list[{index}]"
@@ -69,8 +76,12 @@ def read_model_list(
         siblings = found.setdefault(name, [])
         deployment = _Entry(reading, path, fields, credentials).deployment(alias_name(name), len(siblings), defaults)
         if deployment is not None:
-            siblings.append(deployment)
+            siblings.append(deployment.model_copy(update={"row": rows.get(deployment.provider)}))
     return found
+
+
+def _names(sources: Mapping[str, clouds.Source]) -> dict[str, str]:
+    return {field: source.parameter for field, source in sources.items()}
 
 
 class _Entry:
@@ -113,14 +124,18 @@ class _Entry:
             **{field: self._first(field, self._params, defaults) for field in PLAIN_FIELDS},
             **{field: self._first(field, self._entry, self._params, self._info) for field in LIMIT_FIELDS},
             **self._endpoint(provider),
+            **self._cloud(provider),
         }
         return self._reading.build(Deployment, values, f"{self._path}.{self._where}", {"name": "model_info.id"})
 
     def _read_params(self, value: object, credentials: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         path = f"{self._path}.{self._where}"
         general = f"model_list[].{self._where}"
-        acted = known.PARAMS_ACTED | known.listed("body")
-        params = self._reading.section(value, path, acted, known.listed("litellm_params"), general=general)
+        named = value if isinstance(value, dict) else {}
+        provider, _ = split_model(str(named.get("model", "")), named.get("custom_llm_provider"))
+        acted = known.PARAMS_ACTED | known.listed("body") | clouds.parameters(clouds.of(provider))
+        others = known.listed("litellm_params") | clouds.PARAMETERS
+        params = self._reading.section(value, path, acted, others, general=general)
         name = params.get("litellm_credential_name")
         if name is None:
             return params
@@ -150,6 +165,23 @@ class _Entry:
             key = key if key is not None else self._from_environment(variables.key)
             base = self._from_environment(variables.base)
         return {"api_base": base, "api_key": key}
+
+    def _cloud(self, provider: str) -> dict[str, Any]:
+        """What its cloud wants; variables that prove who calls serve only where the file says nothing of that."""
+        name = clouds.of(provider)
+        if name is None:
+            return {}
+        model, sources, _ = clouds.CLOUDS[name]
+        values = {field: self._params.get(source.parameter) for field, source in sources.items()}
+        proven = self._params.get("api_key") is not None or any(
+            values[field] is not None for field, source in sources.items() if source.credential
+        )
+        for field, source in sources.items():
+            if values[field] is None and not (source.credential and proven):
+                values[field] = self._from_environment(source.variables)
+        if isinstance(values.get("credentials"), dict):
+            values["credentials"] = orjson.dumps(values["credentials"]).decode()
+        return {name: self._reading.build(model, values, f"{self._path}.{self._where}", _names(sources))}
 
     def _from_environment(self, names: Iterable[str]) -> str | None:
         return next((self._reading.environ[name] for name in names if self._reading.environ.get(name)), None)

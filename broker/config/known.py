@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 import yaml
 
+from broker.config.clouds import PARAMETERS
 from broker.config.models import Capabilities, Pool, Prices
 from broker.config.problems import likeness
 
@@ -17,6 +18,7 @@ TOP_ACTED: Final = frozenset(
     {"model_list", "router_settings", "litellm_settings", "general_settings", "environment_variables"}
     | {"credential_list", "include"}
     | {"aliases", "kafka", "redis", "clickhouse", "workers", "server", "keys", "tenants", "prices"}
+    | {"providers"}
 )
 """LiteLLM's sections, its two of convenience, and ours."""
 
@@ -30,12 +32,12 @@ PARAMS_ACTED: Final = frozenset(
     {"model", "custom_llm_provider", "api_key", "api_base", "base_url", "organization", "extra_headers", "extra_body"}
     | {"rpm", "tpm", "itpm", "otpm", "rpd", "tpd", "max_parallel_requests", "timeout", "stream_timeout"}
     | {"weight", "order", "tags", "base_model"}
-    | {"drop_params", "additional_drop_params", "litellm_credential_name"}
+    | {"drop_params", "additional_drop_params", "allowed_openai_params", "litellm_credential_name"}
     | set(Prices.model_fields)
 )
-"""Without the parameters of a request (`body_params`), which are acted on as well."""
+"""Without those of a request (`body`) and of the deployment's own cloud, which are acted on as well."""
 
-CREDENTIAL_ACTED: Final = frozenset({"api_key", "api_base", "base_url", "organization"})
+CREDENTIAL_ACTED: Final = frozenset({"api_key", "api_base", "base_url", "organization"}) | PARAMETERS
 
 INFO_ACTED: Final = frozenset(
     {"id", "base_model", "rpm", "tpm", "itpm", "otpm", "rpd", "tpd", "max_tokens"}
@@ -99,6 +101,7 @@ class Variables(NamedTuple):
 PROVIDER_VARIABLES: Final[Mapping[str, Variables]] = {
     "openai": Variables(("OPENAI_API_KEY",), ("OPENAI_BASE_URL", "OPENAI_API_BASE")),
     "azure": Variables(("AZURE_API_KEY", "AZURE_OPENAI_API_KEY"), ("AZURE_API_BASE",)),
+    "bedrock": Variables(("AWS_BEARER_TOKEN_BEDROCK",)),
     "azure_ai": Variables(("AZURE_AI_API_KEY",), ("AZURE_AI_API_BASE",)),
     "anthropic": Variables(("ANTHROPIC_API_KEY",), ("ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL")),
     "gemini": Variables(("GEMINI_API_KEY", "GOOGLE_API_KEY")),

@@ -11,6 +11,7 @@ from typing import Final
 
 from broker.config import Alias
 from broker.errors import (
+    DEPLOYMENT_FAULTS,
     ContentPolicyViolation,
     ContextLengthExceeded,
     DeadlineExceeded,
@@ -34,9 +35,6 @@ MAX_RETRY_AFTER: Final = 86_400.0
 
 MAX_REROUTES: Final = 5
 """Aliases the `visited` header may name: no request is rerouted more often (delivery.md)."""
-
-DEPLOYMENT_FAULTS: Final = frozenset({401, 403, 404})
-"""Statuses of an upstream that say its credential or its model is wrong, not the request (delivery.md)."""
 
 BUSY: Final = 429
 
@@ -99,7 +97,7 @@ class Situation:
     `tries` counts those made in `alias`, the failed one included, and those before a park too. `visited` names the
     aliases tried before this one. `other_deployment`: one that this request has not tried could be called now.
     `wait_for_deployment`: seconds until any deployment of the alias can be called; `math.inf` where only the release of
-    a slot will tell.
+    a slot will tell. `delivered`: a part of the answer went to the reader, as chunks of a stream.
     """
 
     error: RequestError
@@ -110,6 +108,7 @@ class Situation:
     visited: tuple[str, ...]
     other_deployment: bool
     wait_for_deployment: float
+    delivered: bool = False
 
     @property
     def left(self) -> float:
@@ -132,11 +131,14 @@ def decide(  # noqa: PLR0913, PLR0917 - all that a decision depends on
     serve the request are passed over.
     """
     error = situation.error
+    if situation.delivered:
+        # Another call would tell the reader something else from the beginning, and cost a second answer.
+        return Refuse(error)
     fallbacks = _fallbacks(alias, default_fallbacks, error, own_fallbacks)
     fallback = _first_unvisited(fallbacks, situation.visited, situation.alias, serves)
     if isinstance(error, (ContextLengthExceeded, ContentPolicyViolation)):
         return _elsewhere_or(error, fallback, situation)
-    if isinstance(error, UpstreamError) and error.status in DEPLOYMENT_FAULTS:
+    if isinstance(error, UpstreamError) and error.fault in DEPLOYMENT_FAULTS:
         if situation.other_deployment and situation.left > 0 and situation.tries <= _most_retries(alias):
             return Retry(0.0)
         return _elsewhere_or(error, fallback, situation)

@@ -1,9 +1,10 @@
 """The provider client: one call through the dialect of its deployment and the transport. The façade of this folder."""
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final
 from urllib.parse import quote
 
 import orjson
@@ -11,12 +12,16 @@ import orjson
 from broker.clock import Clock, SystemClock
 from broker.config import Deployment
 from broker.errors import BadUpstreamResponse, ConfigError, RequestError, UpstreamTimeout, UpstreamUnreachable
+from schemas.request import CHAT, COMPLETIONS
 from workers.providers import openai
-from workers.providers.base import Call, CallResult, OnChunk, Outbound
+from workers.providers.base import Call, CallResult, OnChunk, Outbound, Partial, Progress, Usage
 from workers.providers.catalog import ResolvedDeployment, resolve
-from workers.providers.dialect import Dialect
-from workers.providers.registry import DIALECTS
+from workers.providers.credential import Credential
+from workers.providers.dialect import CHUNK, Dialect, Stream
+from workers.providers.openai_stream import written
+from workers.providers.registry import CREDENTIALS, DIALECTS
 from workers.providers.transport import MAX_BODY_BYTES, StreamedResponse, Transport
+from workers.providers.usage import openai_usage, produced
 
 OFF_LOOP_BYTES: Final = 256 << 10
 """Answers larger than this are parsed in a thread: about 1 ms of the loop's time."""
@@ -25,6 +30,8 @@ TAIL_SECONDS: Final = 0.1
 """How long a finished stream is read on for its end, so that the connection can be used again."""
 
 _OK: Final = range(200, 300)
+_HEAD: Final = ("id", "created", "model", "service_tier", "system_fingerprint")
+"""Fields that are the same in all chunks of a stream."""
 
 
 @dataclass(slots=True)
@@ -34,6 +41,8 @@ class _Target:
     deployment: Deployment
     resolved: ResolvedDeployment
     dialect: Dialect
+    credential: Credential | None
+    """None where its headers authorise a call as they are."""
 
 
 class HttpProviderClient:
@@ -58,6 +67,8 @@ class HttpProviderClient:
         except RequestError as error:
             for secret in target.resolved.secrets:
                 error.message = error.message.replace(secret, "***")
+            if chunks := call.progress.chunks:
+                error.message = f"the stream broke after {chunks} chunk{'s'[: chunks > 1]}: {error.message}"
             error.args = (error.message,)
             raise
 
@@ -68,36 +79,40 @@ class HttpProviderClient:
     def _resolve(self, deployment: Deployment) -> _Target:
         try:
             resolved = resolve(deployment)
+            make = CREDENTIALS.get(resolved.provider.auth) if deployment.api_key is None else None
+            credential = make(resolved, self._transport, self._clock) if make is not None else None
         except ConfigError as error:
             raise UpstreamUnreachable(str(error)) from None
-        target = self._targets[deployment.name] = _Target(deployment, resolved, DIALECTS[resolved.provider.dialect])
+        dialect = DIALECTS[resolved.provider.dialect]
+        target = self._targets[deployment.name] = _Target(deployment, resolved, dialect, credential)
         return target
 
     async def _post(self, target: _Target, call: Call) -> CallResult:
         out = target.dialect.outbound(target.resolved, call.endpoint, call.body, streams=False)
-        answer = await self._transport.post(
-            out.url, headers=_headers(target.resolved, call, out), body=out.body, timeout=call.timeout
-        )
+        headers = await _headers(target, call, out)
+        answer = await self._transport.post(out.url, headers=headers, body=out.body, timeout=call.timeout)
+        told = openai.told_limits(target.resolved, answer.headers)
         if answer.status not in _OK:
-            raise target.dialect.error(answer.status, answer.headers, answer.body, self._clock.now_ms() / 1000)
-        return await _read(target, call, answer.body, answer.headers)
+            raise target.dialect.error(answer.status, told, answer.body, self._clock.now_ms() / 1000)
+        return await _read(target, call, answer.body, told)
 
     async def _stream(self, target: _Target, call: Call, on_chunk: OnChunk) -> CallResult:
         started = self._clock.monotonic()
         out = target.dialect.outbound(target.resolved, call.endpoint, call.body, streams=True)
+        headers = await _headers(target, call, out)
         async with self._transport.stream(
             out.url,
-            headers=_headers(target.resolved, call, out),
+            headers=headers,
             body=out.body,
             timeout=call.timeout,
             read_timeout=min(call.timeout, call.deployment.stream_timeout or call.timeout),
         ) as answer:
             content_type = answer.headers.get("content-type", "")
+            told = openai.told_limits(target.resolved, answer.headers)
             if answer.status not in _OK:
-                raw = await _whole(answer)
-                raise target.dialect.error(answer.status, answer.headers, raw, self._clock.now_ms() / 1000)
+                raise target.dialect.error(answer.status, told, await _whole(answer), self._clock.now_ms() / 1000)
             if "json" in content_type or "html" in content_type:
-                return await _read(target, call, await _whole(answer), answer.headers)
+                return await _read(target, call, await _whole(answer), told)
             return await self._follow(target, call, answer, on_chunk, started)
 
     async def _follow(
@@ -108,30 +123,88 @@ class HttpProviderClient:
         on_chunk: OnChunk,
         started: float,
     ) -> CallResult:
-        completion, first = target.dialect.stream(target.resolved, call.endpoint, call.body), None
-        options = call.body.get("stream_options")
-        wants_usage = isinstance(options, dict) and options.get("include_usage") is True
-        async for piece in answer:
-            for chunk, plain in completion.feed(piece):
-                if first is None:
-                    first = self._clock.monotonic()
-                if plain or wants_usage:
-                    await on_chunk(chunk)
-            if completion.done:
+        """Hand chunks on as they come, and return the whole.
+
+        Nothing is handed on before content comes: a reader who was told a role and nothing else would see a second
+        beginning where the stream breaks there and is started again, and whoever got nothing can be served elsewhere.
+        Usage is handed on once, at the end: some upstreams tell it with every chunk, some never.
+        """
+        stream, progress = target.dialect.stream(target.resolved, call.endpoint, call.body), call.progress
+        progress.follow(partial(_produced, target.resolved, call.body, stream))
+        held: list[bytes] = []
+        pieces = aiter(answer)
+        while (piece := await _next(pieces, stream)) is not None:
+            for chunk, plain in stream.feed(piece):
+                if not plain:
+                    continue
+                if not stream.begun:
+                    held.append(chunk)
+                    continue
+                if progress.ttft_ms is None:
+                    progress.ttft_ms = round((self._clock.monotonic() - started) * 1000)
+                    await _hand_on(held, on_chunk, progress)
+                    held = []
+                progress.chunks += 1
+                await on_chunk(chunk)
+            if stream.done:
                 await _drain(answer)
                 break
-        body = completion.body()
-        raw = orjson.dumps(body)
-        found = openai.result(target.resolved, call.endpoint, call.body, body, raw, answer.headers)
-        return CallResult(
-            found.body,
-            found.model,
-            found.usage,
-            ttft_ms=None if first is None else round((first - started) * 1000),
-            service_tier=found.service_tier,
-            stated_cost=found.stated_cost,
-            headers=found.headers,
-        )
+        body = stream.body()
+        told = openai.told_limits(target.resolved, answer.headers)
+        found = openai.result(target.resolved, call.endpoint, call.body, body, written(body), told)
+        if _wants_usage(call):
+            held.append(_usage_chunk(body, found.usage))
+        await _hand_on(held, on_chunk, progress)
+        return replace(found, ttft_ms=progress.ttft_ms)
+
+
+async def _next(pieces: AsyncIterator[bytes], stream: Stream) -> bytes | None:
+    """Return the next bytes; None at the end, and where the connection breaks once nothing of the answer is missing."""
+    try:
+        return await anext(pieces)
+    except StopAsyncIteration:
+        return None
+    except RequestError:
+        if stream.finished():
+            return None
+        raise
+
+
+async def _hand_on(chunks: list[bytes], on_chunk: OnChunk, progress: Progress) -> None:
+    for chunk in chunks:
+        progress.chunks += 1
+        await on_chunk(chunk)
+
+
+def _produced(
+    target: ResolvedDeployment, asked: Mapping[str, Any], stream: Stream, ttft_ms: int | None
+) -> Partial | None:
+    """Return what a stream had produced; None where neither content nor usage came."""
+    so_far = stream.so_far()
+    model, tier = so_far.body.get("model"), so_far.body.get("service_tier")
+    if not stream.begun and not isinstance(so_far.body.get("usage"), dict):
+        return None
+    return Partial(
+        model if isinstance(model, str) and model else target.deployment.model,
+        produced(asked, so_far),
+        tier if isinstance(tier, str) else None,
+        ttft_ms,
+    )
+
+
+def _wants_usage(call: Call) -> bool:
+    """Whether the caller asked for the usage of a stream; a response (`/v1/responses`) tells it anyway."""
+    options = call.body.get("stream_options")
+    asked = isinstance(options, dict) and options.get("include_usage") is True
+    return asked and call.endpoint in {CHAT, COMPLETIONS}
+
+
+def _usage_chunk(body: Mapping[str, Any], usage: Usage) -> bytes:
+    """Return the last chunk of a stream, with its usage alone, as the upstream told it or as it was estimated."""
+    kind = "text_completion" if body["object"] == "text_completion" else CHUNK
+    head = {name: body[name] for name in _HEAD if name in body}
+    told = openai_usage(usage) if usage.estimated else body["usage"]
+    return orjson.dumps({**head, "object": kind, "choices": [], "usage": told})
 
 
 async def _read(target: _Target, call: Call, raw: bytes, headers: Mapping[str, str]) -> CallResult:
@@ -161,13 +234,14 @@ async def _drain(answer: StreamedResponse) -> None:
         return  # the answer is whole; the connection is closed instead of kept
 
 
-def _headers(resolved: ResolvedDeployment, call: Call, out: Outbound) -> list[tuple[str, str]]:
+async def _headers(target: _Target, call: Call, out: Outbound) -> list[tuple[str, str]]:
     """Add the request's own headers. An id is any text; what HTTP cannot carry of it is percent-encoded."""
     name = call.request_id
-    base = resolved.headers
-    if out.headers:
-        own = {header for header, _ in out.headers}
-        base = (*(pair for pair in base if pair[0] not in own), *out.headers)
+    base = target.resolved.headers
+    more = out.headers if target.credential is None else (*out.headers, *await target.credential.headers(out))
+    if more:
+        own = {header for header, _ in more}
+        base = (*(pair for pair in base if pair[0] not in own), *more)
     headers = [*base, ("x-request-id", name if _is_plain(name) else quote(name))]
     if call.traceparent and _is_plain(call.traceparent):
         headers.append(("traceparent", call.traceparent))
