@@ -4,6 +4,7 @@ from broker.config.clouds import Aws, Azure, Vertex
 from broker.config.loader import load
 from broker.config.models import (
     Alias,
+    Capabilities,
     ClickHouse,
     Deployment,
     Kafka,
@@ -22,6 +23,7 @@ __all__ = [
     "Alias",
     "Aws",
     "Azure",
+    "Capabilities",
     "ClickHouse",
     "Deployment",
     "Kafka",

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import yaml
 
 from broker.config.clouds import PARAMETERS
-from broker.config.models import Pool, Prices
+from broker.config.models import Capabilities, Pool, Prices
 from broker.config.problems import likeness
 
 ALIAS_LENGTH: Final = 200
@@ -40,10 +40,19 @@ PARAMS_ACTED: Final = frozenset(
 CREDENTIAL_ACTED: Final = frozenset({"api_key", "api_base", "base_url", "organization"}) | PARAMETERS
 
 INFO_ACTED: Final = frozenset(
-    {"id", "base_model", "rpm", "tpm", "itpm", "otpm", "rpd", "tpd"} | set(Prices.model_fields)
+    {"id", "base_model", "rpm", "tpm", "itpm", "otpm", "rpd", "tpd", "max_tokens"}
+    | set(Prices.model_fields)
+    | set(Capabilities.model_fields)
 )
 
-ALIAS_FIELDS: Final = ("num_retries", "timeout", "deadline", "cooldown_time", "allowed_fails")
+ALIAS_FIELDS: Final = (
+    "num_retries",
+    "timeout",
+    "deadline",
+    "cooldown_time",
+    "allowed_fails",
+    "enable_pre_call_checks",
+)
 """Policy that the file and `Alias` call by the same name."""
 
 FALLBACK_KINDS: Final = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
