@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field, SecretStr
 
 from broker.config.clouds import Aws, Azure, Section, Vertex
+from broker.config.media import Media
 
 
 class Strategy(StrEnum):
@@ -231,6 +232,7 @@ class Settings(Section):
     clickhouse: ClickHouse = ClickHouse()
     pools: dict[str, Pool] = Field(default_factory=lambda: {"default": Pool(name="default")})
     server: Server = Server()
+    media: Media = Media()
     price_overrides: tuple[dict[str, Any], ...] = ()
     unacted: tuple[str, ...] = ()
     """LiteLLM keys that were understood but are not acted on yet; listed at start."""

@@ -24,3 +24,5 @@ class Provider:
     """The field of `usage` that states what the call cost."""
     cost_exponent: int = 0
     """That field times ten to this power is USD."""
+    inlines_media: bool = False
+    """Whether it takes images and files as bytes only: what stands at a URL is fetched here (`media`)."""
