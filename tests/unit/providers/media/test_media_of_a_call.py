@@ -1,4 +1,4 @@
-"""Calls of a provider whose files are fetched here: bytes go upstream, and nothing is looked for where it takes URLs."""
+"""Calls of a provider whose files are fetched here: bytes go upstream, and URLs stay where it takes them."""
 
 import base64
 import copy
