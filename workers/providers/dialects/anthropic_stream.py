@@ -107,7 +107,7 @@ class AnthropicStream(TranslatedStream):
         kind = change["type"]
         if kind == "text_delta":
             yield self._text(block, str(change["text"]))
-        elif kind == "input_json_delta":
+        elif kind == "input_json_delta" and "call" in block:  # what its own tools are asked is Anthropic's business
             if text := str(change["partial_json"]):
                 block["grown"] = True
                 yield self._arguments(block, text)
