@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import orjson
 
-from broker.errors import BadUpstreamResponse, ContextLengthExceeded, InvalidRequest, RequestError, UpstreamError
+from broker.errors import BadUpstreamResponse, ContextLengthExceeded, InvalidRequest, RequestError
 from schemas.request import CHAT
 from workers.providers import legacy, openai
 from workers.providers.base import CallResult, Outbound
@@ -283,20 +283,13 @@ def inside(body: Mapping[str, Any]) -> RequestError:
 
 TOO_LONG: Final = re.compile(r"exceed context limit|prompt is too long|larger than the context window", re.IGNORECASE)
 """Words of a request that does not fit: the API has no type for it."""
-NO_CREDIT: Final = re.compile(r"credit balance is too low", re.IGNORECASE)
-"""Words of an account without money, which comes as an invalid request, though the caller is not at fault."""
-_BILLING: Final = 402
 
 
 def error(status: int, headers: Mapping[str, str], raw: bytes, now: float) -> RequestError:
     """Return the error of an answer whose status is not 2xx; `now` is unix seconds."""
     found = openai.error(status, headers, raw, now)
-    if status not in {400, 413}:
-        return found
-    if TOO_LONG.search(found.message):
+    if status in {400, 413} and TOO_LONG.search(found.message):
         return ContextLengthExceeded(found.message, param=found.param)
-    if NO_CREDIT.search(found.message):
-        return UpstreamError(found.message, status=_BILLING, code="billing_error", kind="billing_error")
     return found
 
 
