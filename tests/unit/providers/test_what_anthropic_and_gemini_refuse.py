@@ -4,9 +4,11 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from broker.config import Deployment
-from broker.errors import BadUpstreamResponse, InvalidRequest
+from broker.errors import BadUpstreamResponse, InvalidRequest, RequestError
 from schemas.request import CHAT
 from workers.providers.catalog import resolve
 from workers.providers.dialect import Dialect
@@ -113,3 +115,47 @@ def test_credit_that_is_used_up_in_a_stream_is_no_fault_of_the_caller() -> None:
     with pytest.raises(Exception, match="no credit") as caught:
         list(anthropic.stream(target, CHAT, {}).feed(b"event: error\ndata: " + orjson.dumps(told) + b"\n\n"))
     assert getattr(caught.value, "status", None) == 402
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 5) | st.sampled_from(["", "auto", "f", "https://x.example/a", "text"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["type", "text", "role", "content", "function", "name", "id", "url", "image_url", "file", "file_id",
+                 "file_data", "allowed_tools", "mode", "tools", "json_schema", "schema", "properties", "minItems",
+                 "format", "anyOf", "items", "approximate", "user_location", "tool_calls", "function_call", "images"]
+            ), inner, max_size=4,
+        )
+    ),
+    max_leaves=12,
+)  # fmt: skip
+NAMES = st.sampled_from(
+    ["messages", "tools", "tool_choice", "response_format", "functions", "function_call", "web_search_options", "audio",
+     "modalities", "service_tier", "reasoning_effort", "metadata", "user", "thinking", "output_config", "toolConfig",
+     "generationConfig", "temperature", "n", "stop", "max_tokens", "verbosity", "safety_identifier"]
+)  # fmt: skip
+MODELS = st.sampled_from(
+    [("anthropic", "claude-opus-4-6"), ("anthropic", "claude-opus-5-5"), ("anthropic", "claude-3-7-sonnet-20250219"),
+     ("gemini", "gemini-3-flash-preview"), ("gemini", "gemini-2.5-pro")]
+)  # fmt: skip
+
+
+@given(st.dictionaries(NAMES, JUNK, max_size=5), MODELS, st.booleans())
+@settings(max_examples=1_000, deadline=None)
+def test_no_body_makes_anything_but_a_request_error(body: dict[str, Any], which: tuple[str, str], drops: bool) -> None:  # noqa: FBT001 - drawn
+    try:
+        sent(*which, body, drop_params=drops)
+    except RequestError:
+        return
+
+
+@given(JUNK.filter(lambda value: isinstance(value, dict)))
+@settings(max_examples=500, deadline=None)
+def test_no_schema_makes_anything_but_a_request_error(schema: dict[str, Any]) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object", **schema}}}
+    try:
+        sent("anthropic", "claude-opus-4-6", {"response_format": form})
+    except RequestError:
+        return

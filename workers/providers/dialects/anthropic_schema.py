@@ -10,9 +10,7 @@ from typing import Any, Final
 
 import orjson
 
-FORMATS: Final = frozenset(
-    {"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"}
-)
+FORMATS: Final = ("date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid")
 """Of texts."""
 _REFUSED: Final = frozenset(
     {
@@ -38,7 +36,7 @@ def cleaned(schema: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in schema.items():
         if (
             name in _REFUSED
-            or (name == "minItems" and value not in {0, 1})
+            or (name == "minItems" and value not in (0, 1))
             or (name == "format" and value not in FORMATS)
         ):
             words[name] = value

@@ -262,6 +262,10 @@ def inside(body: Mapping[str, Any]) -> RequestError:
     return error(code if isinstance(code, int) and 400 <= code <= 599 else 500, {}, orjson.dumps(body), 0.0)  # noqa: PLR2004
 
 
+BAD_KEY: Final = ("API_KEY_INVALID", "API_KEY_EXPIRED")
+"""Reasons of google.rpc.ErrorInfo."""
+
+
 def error(status: int, headers: Mapping[str, str], raw: bytes, now: float) -> RequestError:
     """Return the error of an answer whose status is not 2xx; `now` is unix seconds."""
     try:
@@ -276,7 +280,7 @@ def error(status: int, headers: Mapping[str, str], raw: bytes, now: float) -> Re
     details = [each for each in told.get("details") or [] if isinstance(each, dict)] if _listed(told) else []
     field: object = None
     for each in details:
-        if each.get("reason") in {"API_KEY_INVALID", "API_KEY_EXPIRED"}:
+        if each.get("reason") in BAD_KEY:
             status = 401  # the API says 400, and it is the deployment's fault
         violations = each.get("fieldViolations")
         if isinstance(violations, list) and violations and isinstance(violations[0], dict):
