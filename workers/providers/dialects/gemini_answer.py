@@ -270,7 +270,11 @@ class GeminiStream(TranslatedStream):
         if not self._calls:
             self.id = told.get("responseId") or self.id
             self.model = told.get("modelVersion") or self.model
-        self._usage = usage_of(told.get("usageMetadata")) or self._usage
+        counts = told.get("usageMetadata")
+        self._usage = usage_of(counts) or self._usage
+        if isinstance(counts, dict) and "promptTokenCount" in counts:
+            # Some models count the candidates at the end only.
+            self.running, self.counts = usage_of(counts), "candidatesTokenCount" in counts
         if told.get("candidates") or not self._calls:
             for place, candidate in enumerate(_candidates(told)):
                 index = candidate.get("index", place)
