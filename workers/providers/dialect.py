@@ -95,6 +95,14 @@ def given(target: ResolvedDeployment, body: Mapping[str, Any]) -> dict[str, Any]
     return {name: value for name, value in merged.items() if name not in target.dropped and value is not None}
 
 
+def written(out: Mapping[str, Any]) -> bytes:
+    """Return a body as JSON. Raises `InvalidRequest` where it cannot be written."""
+    try:
+        return orjson.dumps(out)
+    except TypeError as error:
+        raise InvalidRequest(f"the body cannot be written as JSON: {error}") from None
+
+
 class Parser(Protocol):
     """Cuts a byte stream into events."""
 

@@ -34,6 +34,12 @@ PROVIDERS: Final[dict[str, Provider]] = {
         auth="x-goog-api-key",
         path="/v1beta",
     ),
+    # learn.microsoft.com/azure/ai-foundry/openai/reference: the address is that of the user's resource
+    "azure": Provider(dialect="azure", auth="azure"),
+    # learn.microsoft.com/azure/ai-foundry/foundry-models/concepts/endpoints
+    "azure_ai": Provider(dialect="azure", auth="azure"),
+    # cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference: the address has the location in it
+    "vertex_ai": Provider(dialect="vertex", auth="google"),
     # console.groq.com/docs/openai
     "groq": Provider(base_url="https://api.groq.com/openai/v1"),
     # docs.together.ai/docs/inference/openai-compatibility

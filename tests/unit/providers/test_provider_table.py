@@ -5,6 +5,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+from pydantic import SecretStr
 
 from broker.config import Deployment
 from broker.config.known import PROVIDER_VARIABLES
@@ -13,6 +14,7 @@ from workers.providers import table
 from workers.providers.catalog import AUTH, OWN_API, resolve
 from workers.providers.registry import DIALECTS
 
+KEY = SecretStr("k")
 SPOKEN = {name: row for name, row in table.PROVIDERS.items() if row.dialect == "openai"}
 LINES = Path(table.__file__).read_text().splitlines()
 
@@ -26,7 +28,7 @@ def test_there_are_sixty_that_speak_openai_and_each_has_its_own_name() -> None:
 def test_a_row_resolves_and_its_call_goes_to_its_address(name: str) -> None:
     row = table.PROVIDERS[name]
     base = None if row.base_url else "http://127.0.0.1:9/v1"
-    target = resolve(Deployment(name="a/0", alias="a", provider=name, model="m", api_base=base))
+    target = resolve(Deployment(name="a/0", alias="a", provider=name, model="m", api_base=base, api_key=KEY))
     body = {"messages": [{"role": "user", "content": "x"}]}
     out = DIALECTS[row.dialect].outbound(target, CHAT, body, streams=False)
     assert out.url.startswith(row.base_url or "http://127.0.0.1:9/v1")

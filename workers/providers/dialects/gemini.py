@@ -6,7 +6,7 @@ thinking budgets of each effort), and google.rpc.Status with its details (cloud.
 
 import struct
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -18,8 +18,8 @@ from workers.providers import openai
 from workers.providers.base import CallResult, Outbound
 from workers.providers.catalog import ResolvedDeployment
 from workers.providers.conversation import bad, most_tokens, response_format, stops, without
-from workers.providers.dialect import Stream, cannot_take, given
-from workers.providers.dialects.gemini_answer import GeminiStream, completion_of
+from workers.providers.dialect import Stream, cannot_take, given, written
+from workers.providers.dialects.gemini_answer import GeminiStream, completion_of, served_tier
 from workers.providers.dialects.gemini_contents import choice, contents, offered
 
 BUDGETS: Final = {"none": 0, "minimal": 1_024, "low": 1_024, "medium": 8_192, "high": 24_576}
@@ -36,17 +36,25 @@ NUMBERS: Final = {
 OURS: Final = frozenset(
     {
         "model", "messages", "max_tokens", "max_completion_tokens", "stop", "stream", "stream_options", "tools",
-        "tool_choice", "response_format", "reasoning_effort", "logprobs", "store", "generationConfig", *NUMBERS,
+        "tool_choice", "response_format", "reasoning_effort", "logprobs", "store", "service_tier", "generationConfig",
+        *NUMBERS,
     }
 )  # fmt: skip
 ABSENT: Final[Mapping[str, tuple[Any, ...]]] = {
     "parallel_tool_calls": (True,), "logit_bias": ({},), "modalities": (["text"],), "audio": (), "prediction": (),
-    "web_search_options": (), "functions": (), "function_call": (), "verbosity": (), "service_tier": ("auto",),
+    "web_search_options": (), "functions": (), "function_call": (), "verbosity": (),
     "metadata": ({},), "user": (), "prompt_cache_key": (), "safety_identifier": (),
 }  # fmt: skip
 """OpenAI's parameters that this API does not have, and the values that ask for nothing."""
 HARMLESS: Final = frozenset({"user", "prompt_cache_key", "safety_identifier", "metadata"})
 """Of those the ones that change nothing of an answer: left out without a word."""
+
+ASKED_TIERS: Final = {"auto": None, "default": "standard", "flex": "flex", "priority": "priority"}
+"""`serviceTier` by `service_tier`; ai.google.dev/gemini-api/docs/priority-inference."""
+TIER_HEADER: Final = "x-gemini-service-tier"
+"""Tells the tier that served an answer which is no stream; AI Studio's usage tells it too, Vertex's its traffic."""
+OF_EMBEDDINGS: Final = frozenset({"model", "input", "dimensions", "encoding_format", "user", "metadata"})
+"""OpenAI's parameters of an embedding."""
 
 
 def streamed(endpoint: str) -> bool:
@@ -60,17 +68,10 @@ def outbound(target: ResolvedDeployment, endpoint: str, body: Mapping[str, Any],
     base = f"{target.base_url}/models/{target.deployment.model}"
     if endpoint == CHAT:
         verb = "streamGenerateContent?alt=sse" if streams else "generateContent"
-        return Outbound(f"{base}:{verb}", _written(_chat(target, asked)))
+        return Outbound(f"{base}:{verb}", written(_chat(target, asked)))
     if endpoint == EMBEDDINGS:
-        return Outbound(f"{base}:batchEmbedContents", _written(_embeddings(target, asked)))
+        return Outbound(f"{base}:batchEmbedContents", written(_embeddings(target, asked)))
     raise InvalidRequest(f"Gemini does not serve {endpoint}", param="endpoint")
-
-
-def _written(out: Mapping[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(out)
-    except TypeError as error:
-        raise InvalidRequest(f"the body cannot be written as JSON: {error}") from None
 
 
 def _chat(target: ResolvedDeployment, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,9 +87,11 @@ def _chat(target: ResolvedDeployment, asked: Mapping[str, Any]) -> dict[str, Any
         out["tools"] = declared
     if mode is not None:
         out["toolConfig"] = mode
-    config = _config(target, asked)
+    config, tier = _config(target, asked), _tier(target, asked)
     if config:
         out["generationConfig"] = config
+    if tier is not None:
+        out["serviceTier"] = tier
     out.update((name, value) for name, value in without(asked, OURS | ABSENT.keys() | openai.CONTROL))
     return out
 
@@ -144,12 +147,25 @@ def _thinking(target: ResolvedDeployment, asked: Mapping[str, Any]) -> dict[str,
     return {"thinkingLevel": LEVELS[effort], "includeThoughts": True}
 
 
-def _embeddings(target: ResolvedDeployment, asked: Mapping[str, Any]) -> dict[str, Any]:
+def _tier(target: ResolvedDeployment, asked: Mapping[str, Any]) -> str | None:
+    tier = asked.get("service_tier", "auto")
+    if not isinstance(tier, str) or tier not in ASKED_TIERS:
+        cannot_take(target, "service_tier", f"Google has {', '.join(ASKED_TIERS)}")
+        return None
+    return ASKED_TIERS[tier]
+
+
+def texts(asked: Mapping[str, Any]) -> list[str]:
+    """Return what an embedding is asked of. Raises `InvalidRequest` where it is no text."""
     inputs = [asked["input"]] if isinstance(asked.get("input"), str) else asked.get("input")
     if not isinstance(inputs, list) or not inputs or not all(isinstance(each, str) for each in inputs):
         bad("input", "a text or a list of texts is needed; Gemini takes no token numbers")
-    known = {"model", "input", "dimensions", "encoding_format", "user", "metadata"} | openai.CONTROL
-    shared: dict[str, Any] = dict(without(asked, frozenset(known)))
+    return inputs
+
+
+def _embeddings(target: ResolvedDeployment, asked: Mapping[str, Any]) -> dict[str, Any]:
+    inputs = texts(asked)
+    shared: dict[str, Any] = dict(without(asked, OF_EMBEDDINGS | openai.CONTROL))
     if asked.get("dimensions") is not None:
         shared["outputDimensionality"] = asked["dimensions"]
     name = f"models/{target.deployment.model}"
@@ -160,24 +176,51 @@ def answer(
     target: ResolvedDeployment, endpoint: str, asked: Mapping[str, Any], raw: bytes, headers: Mapping[str, str]
 ) -> CallResult:
     """Read an answer, as the contract says."""
+    return read(target, endpoint, asked, raw, headers, _embedded if endpoint == EMBEDDINGS else _completion)
+
+
+Translate = Callable[[Mapping[str, Any], str, Mapping[str, Any]], dict[str, Any]]
+"""Answer, model and what was asked → OpenAI's body; any fault of the answer may come out of it."""
+
+
+def read(  # noqa: PLR0913, PLR0917 - the contract's, and how the body is translated
+    target: ResolvedDeployment,
+    endpoint: str,
+    asked: Mapping[str, Any],
+    raw: bytes,
+    headers: Mapping[str, str],
+    translate: Translate,
+) -> CallResult:
+    """Do as `answer` does, with a translation of the caller's choice."""
     body = openai.parse(raw)
     if not isinstance(body, dict):
         raise BadUpstreamResponse("the upstream answered with JSON that is no object")
     if body.get("error"):
         raise inside(body)
-    model = target.deployment.model
     try:
-        found = _embedded(body, model, asked) if endpoint == EMBEDDINGS else completion_of(body, model)
+        found = translate(body, target.deployment.model, asked)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError, struct.error, OverflowError):
         raise BadUpstreamResponse("the upstream's answer cannot be read") from None
+    if endpoint == CHAT and "service_tier" not in found and TIER_HEADER in headers:
+        found["service_tier"] = served_tier(headers[TIER_HEADER])
     result = openai.result(target, endpoint, asked, found, orjson.dumps(found), headers)
     usage = body.get("usageMetadata")
     return result if not isinstance(usage, dict) else replace(result, usage=replace(result.usage, raw=usage))
 
 
+def _completion(body: Mapping[str, Any], model: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+    del asked
+    return completion_of(body, model)
+
+
 def _embedded(body: Mapping[str, Any], model: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+    return embedded(body["embeddings"], model, asked)
+
+
+def embedded(found: Iterable[Mapping[str, Any]], model: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return OpenAI's list of embeddings, in the encoding that was asked for. Raises KeyError and the like."""
     data = []
-    for index, each in enumerate(body["embeddings"]):
+    for index, each in enumerate(found):
         values: Any = [float(number) for number in each["values"]]
         if asked.get("encoding_format") == "base64":
             values = b64encode(struct.pack(f"<{len(values)}f", *values)).decode()
@@ -207,7 +250,7 @@ def error(status: int, headers: Mapping[str, str], raw: bytes, now: float) -> Re
     if isinstance(body, list) and body:  # a stream's error comes as a list of one
         body = body[0]
     told = body.get("error") if isinstance(body, dict) else None
-    if not isinstance(told, dict):
+    if not isinstance(told, dict) or "type" in told:  # Anthropic's own, from Vertex
         return openai.error(status, headers, raw, now)
     details = [each for each in told.get("details") or [] if isinstance(each, dict)] if _listed(told) else []
     for each in details:

@@ -24,6 +24,32 @@ FINISH: Final = {
 """OpenAI's `finish_reason` by `finishReason`; every other one is `stop`."""
 
 
+SERVED_TIERS: Final = {
+    "standard": "default",
+    "ON_DEMAND": "default",
+    "ON_DEMAND_FLEX": "flex",
+    "ON_DEMAND_PRIORITY": "priority",
+    "PROVISIONED_THROUGHPUT": "scale",
+}
+"""OpenAI's `service_tier` by what AI Studio calls a tier and Vertex a traffic type (`google.genai.types.TrafficType`);
+every other one in lower case, so that it is priced as what it is or not at all."""
+
+
+def served_tier(told: str) -> str:
+    """Return OpenAI's word for a tier."""
+    return SERVED_TIERS.get(told) or SERVED_TIERS.get(told.lower()) or told.lower()
+
+
+def _served(raw: object) -> dict[str, str]:
+    """Return the field that tells the tier, where the usage tells it."""
+    if not isinstance(raw, dict):
+        return {}
+    told = raw.get("serviceTier") or raw.get("trafficType")
+    if not isinstance(told, str) or told.upper().endswith("UNSPECIFIED"):
+        return {}
+    return {"service_tier": served_tier(told)}
+
+
 def completion_of(body: Mapping[str, Any], model: str) -> dict[str, Any]:
     """Return the chat completion of an answer. Raises `ContentPolicyViolation`, KeyError and the like."""
     candidates = _candidates(body)
@@ -33,6 +59,7 @@ def completion_of(body: Mapping[str, Any], model: str) -> dict[str, Any]:
         "created": int(time.time()),
         "model": body.get("modelVersion") or model,
         "choices": [_choice(candidate, index) for index, candidate in enumerate(candidates)],
+        **_served(body.get("usageMetadata")),
     }
     usage = usage_of(body.get("usageMetadata"))
     return completion if usage is None else {**completion, "usage": usage}
@@ -182,7 +209,7 @@ class GeminiStream(TranslatedStream):
         if self._calls.keys() == self._ended:
             usage = usage_of(told.get("usageMetadata"))
             if usage is not None:
-                yield usage_part(usage)
+                yield {**usage_part(usage), **_served(told.get("usageMetadata"))}
             self.finish()
 
     def _part(self, candidate: Mapping[str, Any], index: int) -> dict[str, Any]:

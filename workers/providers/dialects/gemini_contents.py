@@ -4,7 +4,7 @@ ai.google.dev/api/generate-content and ai.google.dev/api/caching (Content, Part,
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -25,12 +25,16 @@ from workers.providers.dialect import cannot_take
 
 Part = dict[str, Any]
 
+WITHOUT_IDS: Final = ("gemini-1", "gemini-2", "gemma")
+"""Beginnings of models that refuse the id of a call: LiteLLM's finding, on AI Studio and Vertex alike."""
+
 
 def contents(target: ResolvedDeployment, body: Mapping[str, Any]) -> tuple[list[Part], list[dict[str, Any]]]:
     """Return the parts of the system instruction, and the turns; those of one role in a row become one."""
     system: list[Part] = []
     turns: list[dict[str, Any]] = []
     names: dict[str, str] = {}
+    ids = not target.deployment.model.startswith(WITHOUT_IDS)
     for index, message in enumerate(messages(body)):
         param, role = f"messages[{index}]", message["role"]
         if role in SYSTEM:
@@ -40,9 +44,9 @@ def contents(target: ResolvedDeployment, body: Mapping[str, Any]) -> tuple[list[
             _add(turns, "user", _content(target, message, param))
         elif role == "assistant":
             names |= {call.id: call.name for call in calls(message, param)}
-            _add(turns, "model", _model(message, param))
+            _add(turns, "model", _model(message, param, ids=ids))
         elif role in {"tool", "function"}:
-            _add(turns, "user", [_result(message, param, names)])
+            _add(turns, "user", [_result(message, param, names, ids=ids)])
         else:
             bad(f"{param}.role", f"no role is named {role}")
     if not turns:
@@ -89,16 +93,16 @@ def _signed(part: Part, source: Mapping[str, Any]) -> Part:
     return {**part, "thoughtSignature": signature} if isinstance(signature, str) else part
 
 
-def _model(message: Mapping[str, Any], param: str) -> list[Part]:
+def _model(message: Mapping[str, Any], param: str, *, ids: bool) -> list[Part]:
     text = joined(message.get("content"), f"{param}.content")
     found = [_signed({"text": text}, message)] if text else []
     for call in calls(message, param):
-        function = {"id": call.id, "name": call.name, "args": dict(call.arguments)}
+        function = {**({"id": call.id} if ids else {}), "name": call.name, "args": dict(call.arguments)}
         found.append(_signed({"functionCall": function}, call.raw))
     return found
 
 
-def _result(message: Mapping[str, Any], param: str, names: Mapping[str, str]) -> Part:
+def _result(message: Mapping[str, Any], param: str, names: Mapping[str, str], *, ids: bool) -> Part:
     identity = message.get("tool_call_id")
     if not isinstance(identity, str) or identity not in names:
         bad(f"{param}.tool_call_id", "the id of a call that stands before it is needed")
@@ -108,7 +112,8 @@ def _result(message: Mapping[str, Any], param: str, names: Mapping[str, str]) ->
     except orjson.JSONDecodeError:
         told = text
     response = told if isinstance(told, dict) else {"result": told}
-    return {"functionResponse": {"id": identity, "name": names[identity], "response": response}}
+    known = {"id": identity} if ids else {}
+    return {"functionResponse": {**known, "name": names[identity], "response": response}}
 
 
 def offered(body: Mapping[str, Any]) -> list[dict[str, Any]]:
