@@ -38,9 +38,6 @@ OPENAI_V1: Final = "/openai/v1"
 MODELS: Final = "/models"
 
 _VERSION: Final = re.compile(r"\d{4}-\d\d-\d\d(-preview)?|preview")
-_REASONS: Final = re.compile(r"(o\d|gpt-5)")
-"""Models that refuse `max_tokens` and take `max_completion_tokens` alone (…/openai/how-to/reasoning)."""
-NEWER: Final = (("max_tokens", "max_completion_tokens"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +62,12 @@ def azure(deployment: Deployment, provider: Provider) -> Place:
     base, named, rest = path.partition(DEPLOYMENTS)
     if path.endswith(OPENAI_V1) or version in V1:
         base = base.removesuffix(OPENAI_V1).removesuffix("/openai") + OPENAI_V1
-        row = _tokens(provider, deployment, knows_both=True)
-        return Place(origin_of(parts) + base, row, "?api-version=preview" if version == "preview" else "")
+        return Place(origin_of(parts) + base, provider, "?api-version=preview" if version == "preview" else "")
     version = version or API_VERSION
     name = rest.partition("/")[0] if named else quote(deployment.model, safe="")
     base = base if named else base.removesuffix("/openai")
-    dated = version[:10] >= COMPLETION_TOKENS_SINCE[:10]
-    row = replace(_tokens(provider, deployment, knows_both=dated), asks_usage=dated)
+    knows = version[:10] >= COMPLETION_TOKENS_SINCE[:10]
+    row = provider if knows else replace(provider, asks_usage=False, renames=MAX_TOKENS)
     return Place(f"{origin_of(parts)}{base}{DEPLOYMENTS}{name}", row, f"?api-version={version}")
 
 
@@ -86,7 +82,7 @@ def azure_ai(deployment: Deployment, provider: Provider) -> Place:
     version = _version(deployment, parts)
     if "/openai" in path or host.endswith(OPENAI_HOST) or (host.endswith(FOUNDRY_HOST) and version in V1):
         return azure(deployment, provider)
-    row = _tokens(provider, deployment, knows_both=False)
+    row = replace(provider, renames=MAX_TOKENS)
     if host.endswith(FOUNDRY_HOST) or path.endswith(MODELS):
         base = path.removesuffix(MODELS) + MODELS
         row = replace(row, extra=(*row.extra, ("extra-parameters", "pass-through")))
@@ -94,14 +90,6 @@ def azure_ai(deployment: Deployment, provider: Provider) -> Place:
     row = replace(row, auth="bearer") if deployment.api_key is not None else row
     query = f"?{parts.query}" if parts.query else ""
     return Place(origin_of(parts) + (path or "/v1"), row, query)
-
-
-def _tokens(provider: Provider, deployment: Deployment, *, knows_both: bool) -> Provider:
-    """Return the row with the name by which this model, or this version, knows the bound of an answer."""
-    model = (deployment.base_model or deployment.model).rpartition("/")[2]
-    if _REASONS.match(model):
-        return replace(provider, renames=NEWER)
-    return provider if knows_both else replace(provider, renames=MAX_TOKENS)
 
 
 def _version(deployment: Deployment, parts: SplitResult) -> str | None:
