@@ -16,6 +16,9 @@ DONE: Final = b"[DONE]"
 _ONCE: Final = frozenset({"role", "id", "type", "name"})
 """Texts that are told once, or repeated whole by some servers; all others come in pieces."""
 
+_SEVERITY: Final = "severity"
+"""Of Azure's content filter: each chunk has its own, and the last one stands."""
+
 
 class Completion:
     """Puts one streamed completion together; feed it what the upstream sends, then ask for `body`."""
@@ -150,6 +153,8 @@ def _merge_text(whole: dict[str, Any], name: str, value: str, once: frozenset[st
     before = whole.get(name)
     if name in once:
         whole[name] = before or value
+    elif name == _SEVERITY:
+        whole[name] = value
     elif isinstance(before, _Pieces):
         before.append(value)
     elif isinstance(before, list) and name == "content":  # Mistral: typed parts of content, then plain text
