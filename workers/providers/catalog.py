@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from broker.config import Deployment
+from broker.config import Deployment, ProviderRow
 from broker.errors import ConfigError, InvalidRequest
 from workers.providers.azure_place import azure, azure_ai
 from workers.providers.place import Place, url_parts
@@ -101,9 +101,11 @@ UNLISTED: Final = Provider(source="the configuration")
 
 def row_of(deployment: Deployment) -> Provider | None:
     """Return the row of a deployment's provider: the configuration's own, else the table's; None without any."""
-    own = deployment.row
-    if own is None:
-        return PROVIDERS.get(deployment.provider)
+    return PROVIDERS.get(deployment.provider) if deployment.row is None else of_configuration(deployment.row)
+
+
+def of_configuration(own: ProviderRow) -> Provider:
+    """Return a row of the configuration as one of the table."""
     return Provider(
         source="the configuration",
         base_url=own.base_url,
