@@ -254,7 +254,7 @@ def error(status: int, headers: Mapping[str, str], raw: bytes, now: float) -> Re
         return openai.error(status, headers, raw, now)
     details = [each for each in told.get("details") or [] if isinstance(each, dict)] if _listed(told) else []
     for each in details:
-        if each.get("reason") in {"API_KEY_INVALID", "API_KEY_EXPIRED"}:
+        if each.get("reason") in ("API_KEY_INVALID", "API_KEY_EXPIRED"):
             status = 401  # the API says 400, and it is the deployment's fault
         delay = each.get("retryDelay")
         if isinstance(delay, str) and "retry-after" not in headers:
