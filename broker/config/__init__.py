@@ -2,6 +2,7 @@
 
 from broker.config.clouds import Aws, Azure, Vertex
 from broker.config.loader import load
+from broker.config.media import Media
 from broker.config.models import (
     Alias,
     ClickHouse,
@@ -25,6 +26,7 @@ __all__ = [
     "ClickHouse",
     "Deployment",
     "Kafka",
+    "Media",
     "OnUnknown",
     "Pool",
     "Prices",

@@ -17,7 +17,7 @@ ALIAS_LENGTH: Final = 200
 TOP_ACTED: Final = frozenset(
     {"model_list", "router_settings", "litellm_settings", "general_settings", "environment_variables"}
     | {"credential_list", "include"}
-    | {"aliases", "kafka", "redis", "clickhouse", "workers", "server", "keys", "tenants", "prices"}
+    | {"aliases", "kafka", "redis", "clickhouse", "workers", "server", "media", "keys", "tenants", "prices"}
     | {"providers"}
 )
 """LiteLLM's sections, its two of convenience, and ours."""

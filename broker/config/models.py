@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr
 
 from broker.config.clouds import Aws, Azure, Section, Vertex
+from broker.config.media import Media
 
 
 class Strategy(StrEnum):
@@ -256,6 +257,7 @@ class Settings(Section):
     clickhouse: ClickHouse = ClickHouse()
     pools: dict[str, Pool] = Field(default_factory=lambda: {"default": Pool(name="default")})
     server: Server = Server()
+    media: Media = Media()
     price_overrides: tuple[dict[str, Any], ...] = ()
     providers: dict[str, ProviderRow] = Field(default_factory=dict)
     """The configuration's own rows by name; each deployment carries its own."""

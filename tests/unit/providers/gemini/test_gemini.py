@@ -178,6 +178,7 @@ def test_text_thoughts_and_calls_of_one_answer() -> None:
         "content": "Hi.",
         "reasoning_content": "Hm.",
         "tool_calls": [{**CALL, "function": {"name": "f", "arguments": '{"x":1}'}}],
+        "refusal": None,
     }
 
 
