@@ -88,7 +88,7 @@ def _written(out: Mapping[str, Any]) -> bytes:
 
 def _chat(target: ResolvedDeployment, given_body: Mapping[str, Any]) -> dict[str, Any]:
     asked = legacy.modern(dict(given_body))
-    for name in asked.keys() & ABSENT.keys():
+    for name in sorted(asked.keys() & ABSENT.keys()):
         if asked[name] not in ABSENT[name]:
             cannot_take(target, name)
     system, turns = contents(target, asked)
