@@ -5,6 +5,7 @@ from broker.config.loader import load
 from broker.config.media import Media
 from broker.config.models import (
     Alias,
+    Capabilities,
     ClickHouse,
     Deployment,
     Kafka,
@@ -23,6 +24,7 @@ __all__ = [
     "Alias",
     "Aws",
     "Azure",
+    "Capabilities",
     "ClickHouse",
     "Deployment",
     "Kafka",
