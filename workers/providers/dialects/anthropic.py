@@ -88,7 +88,7 @@ def message(target: ResolvedDeployment, endpoint: str, body: Mapping[str, Any], 
     asked = legacy.modern(given(target, body))
     if legacy.is_legacy(body):
         asked["parallel_tool_calls"] = False  # the caller can read one call an answer
-    for name in asked.keys() & ABSENT.keys():
+    for name in sorted(asked.keys() & ABSENT.keys()):
         if asked[name] not in ABSENT[name]:
             cannot_take(target, name)
     system, turns = conversation(target, asked)

@@ -84,7 +84,7 @@ def outbound(target: ResolvedDeployment, endpoint: str, body: Mapping[str, Any],
 
 def _chat(target: ResolvedDeployment, given_body: Mapping[str, Any]) -> dict[str, Any]:
     asked = legacy.modern(dict(given_body))
-    for name in asked.keys() & ABSENT.keys():
+    for name in sorted(asked.keys() & ABSENT.keys()):
         if asked[name] not in ABSENT[name]:
             cannot_take(target, name)
     system, turns = contents(target, asked)
