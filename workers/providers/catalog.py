@@ -4,13 +4,14 @@ A provider without a row is an OpenAI-compatible server when the configuration n
 models and broker errors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from broker.config import Deployment
 from broker.errors import ConfigError
+from workers.providers import aws
 from workers.providers.provider import Provider
 from workers.providers.table import PROVIDERS
 
@@ -19,15 +20,19 @@ AUTH: Final[dict[str, tuple[str, str]]] = {
     "x-api-key": ("x-api-key", ""),
     "api-key": ("api-key", ""),
     "x-goog-api-key": ("x-goog-api-key", ""),
+    "sigv4": ("authorization", "Bearer "),
 }
-"""Style → header and what stands before the key in it. A style that is not here is signed call by call."""
+"""Style → header and what stands before the key in it. A style that is not here is signed call by call;
+`sigv4` is where there is no key."""
+
+ADDRESSES: Final[Mapping[str, Callable[[Deployment], str]]] = {"sigv4": aws.address}
+"""Style → what works out a deployment's address where it hangs on more than the row, and checks its credentials."""
 
 OWN_API: Final = frozenset(
     {
         "azure",
         "azure_ai",
         "azure_text",
-        "bedrock",
         "cohere",
         "cohere_chat",
         "palm",
@@ -88,7 +93,8 @@ def resolve(deployment: Deployment) -> ResolvedDeployment:
 
 
 def _base_url(deployment: Deployment, provider: Provider) -> str:
-    base = deployment.api_base or provider.base_url
+    worked_out = ADDRESSES.get(provider.auth)
+    base = worked_out(deployment) if worked_out is not None else deployment.api_base or provider.base_url
     if not base:
         raise ConfigError(f"deployment {deployment.name}: provider {deployment.provider} needs `api_base`")
     base = base.strip().rstrip("/")

@@ -3,11 +3,27 @@
 from collections.abc import Mapping
 from typing import Final
 
-from workers.providers.credential import MakeCredential
+from broker.clock import Clock
+from workers.providers.catalog import ResolvedDeployment
+from workers.providers.credential import Credential, MakeCredential
 from workers.providers.dialect import Dialect
-from workers.providers.dialects import anthropic, gemini, openai
+from workers.providers.dialects import anthropic, bedrock, gemini, openai
+from workers.providers.transport import Transport
 
-DIALECTS: Final[dict[str, Dialect]] = {"openai": openai, "anthropic": anthropic, "gemini": gemini}
+DIALECTS: Final[dict[str, Dialect]] = {
+    "openai": openai,
+    "anthropic": anthropic,
+    "gemini": gemini,
+    "bedrock": bedrock,
+}
 
-CREDENTIALS: Final[Mapping[str, MakeCredential]] = {}
+
+def _signed(target: ResolvedDeployment, transport: Transport, clock: Clock) -> Credential:
+    from workers.providers.credential_aws import AwsCredential  # noqa: PLC0415 - 240 ms that only Bedrock's calls need
+
+    del transport
+    return AwsCredential(target, clock)
+
+
+CREDENTIALS: Final[Mapping[str, MakeCredential]] = {"sigv4": _signed}
 """Authentication style → what makes its credential, asked where the deployment has no key of its own."""

@@ -34,6 +34,9 @@ PROVIDERS: Final[dict[str, Provider]] = {
         auth="x-goog-api-key",
         path="/v1beta",
     ),
+    # docs.aws.amazon.com/bedrock/latest/APIReference: the address has the region in it; signed, or a Bedrock API key
+    "bedrock": Provider(dialect="bedrock", auth="sigv4"),
+    "bedrock_converse": Provider(dialect="bedrock", auth="sigv4"),  # docs.litellm.ai/docs/providers/bedrock
     # console.groq.com/docs/openai
     "groq": Provider(base_url="https://api.groq.com/openai/v1"),
     # docs.together.ai/docs/inference/openai-compatibility
