@@ -52,6 +52,8 @@ def error(status: int, headers: Mapping[str, str], raw: bytes, now: float) -> Re
     except orjson.JSONDecodeError:
         body = None
     told = body if isinstance(body, dict) else {}
+    if isinstance(told.get("Output"), dict):
+        told = told["Output"]  # AWS's own gateway, where no service was reached
     kind = kind_of(headers, told)
     if not kind and not message_of(told):
         return openai.error(status, headers, raw, now)

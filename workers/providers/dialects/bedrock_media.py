@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from broker.errors import InvalidRequest
 from workers.providers.conversation import Media, bad, media
 
 Block = dict[str, Any]
@@ -77,11 +78,8 @@ def block_of(part: Mapping[str, Any], param: str, names: Names) -> Block:
     stored = _in_s3(part, kind)
     if stored is not None:
         return _stored(stored, kind, param, names)
-    if kind == "video_url":
-        # The same shape as an image's, and OpenAI has no part of its own for it.
-        kind, part = "image_url", {"type": "image_url", "image_url": part.get("video_url")}
-    found = media(part, param)
-    place = f"{param}.{part['type']}" + (".url" if kind == "image_url" else "")
+    found = _film(part, param) if kind == "video_url" else media(part, param)
+    place = f"{param}.{kind}" + (".url" if kind.endswith("_url") else "")
     if found.url:
         bad(place, "Bedrock takes bytes (a data URL) or an s3:// URL")
     if not found.data:
@@ -94,6 +92,15 @@ def block_of(part: Mapping[str, Any], param: str, names: Names) -> Block:
     return _written(_shape(found, kind, place), {"bytes": found.data}, found.name, names)
 
 
+def _film(part: Mapping[str, Any], param: str) -> Media:
+    """Read a `video_url`, which OpenAI has no part for: LiteLLM's users write it as they write an image."""
+    try:
+        return media({"type": "image_url", "image_url": part.get("video_url")}, param)
+    except InvalidRequest as error:
+        place = str(error.param).replace(".image_url", ".video_url")
+        bad(place, error.message.partition(": ")[2])
+
+
 def _shape(found: Media, kind: str, place: str) -> tuple[str, str]:
     media_type = found.media_type.lower()
     extension = found.name.rpartition(".")[2].lower()
@@ -102,7 +109,7 @@ def _shape(found: Media, kind: str, place: str) -> tuple[str, str]:
         shape = EXTENSIONS[extension]  # bytes without a type of their own count as a PDF until their name says more
     if shape is None:
         bad(place, f"Bedrock does not take {found.media_type}")
-    if kind == "image_url" and shape[0] == "document":
+    if kind != "file" and shape[0] == "document":
         bad(place, f"{found.media_type} is a document: send it as a file")
     return shape
 
