@@ -31,8 +31,9 @@ from typing import Any, ClassVar, Final
 
 import orjson
 
-RETRIABLE_STATUSES: Final = frozenset({408, 409, 429})
-"""Statuses below 500 after which the same call may succeed (delivery.md)."""
+RETRIABLE_STATUSES: Final = frozenset({408, 409, 424, 429})
+"""Statuses below 500 after which the same call may succeed (delivery.md). 424 is Bedrock's for a model that failed, of
+which its documentation says to send the request again."""
 
 
 def is_retriable(status: int) -> bool:
