@@ -26,7 +26,7 @@ def test_there_are_sixty_that_speak_openai_and_each_has_its_own_name() -> None:
 def test_a_row_resolves_and_its_call_goes_to_its_address(name: str) -> None:
     row = table.PROVIDERS[name]
     base = None if row.base_url else "http://127.0.0.1:9/v1"
-    target = resolve(Deployment(name="a/0", alias="a", provider=name, model="m", api_base=base))
+    target = resolve(Deployment(name="a/0", alias="a", provider=name, model="m", api_key="k", api_base=base))
     body = {"messages": [{"role": "user", "content": "x"}]}
     out = DIALECTS[row.dialect].outbound(target, CHAT, body, streams=False)
     assert out.url.startswith(row.base_url or "http://127.0.0.1:9/v1")

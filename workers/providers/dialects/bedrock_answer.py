@@ -114,9 +114,9 @@ def _message(blocks: list[Mapping[str, Any]], *, forced: bool) -> dict[str, Any]
     content = answered if answered is not None else "".join(texts)
     message: dict[str, Any] = {"role": "assistant", "content": content or (None if calls else "")}
     if thoughts:
-        thinking = "".join(block.get(THINKING, "") for block in thoughts)
-        message |= {"reasoning_content": thinking, "thinking_blocks": thoughts}
-    more = {"tool_calls": calls, "citations": citations, "images": images}
+        message["thinking_blocks"] = thoughts
+    thinking = "".join(block.get(THINKING, "") for block in thoughts)
+    more = {"reasoning_content": thinking, "tool_calls": calls, "citations": citations, "images": images}
     return {**message, **{name: value for name, value in more.items() if value}}
 
 

@@ -135,7 +135,7 @@ def turns(draw: st.DrawFn) -> dict[str, Any]:
     turn: dict[str, Any] = {"role": "assistant", "content": content}
     if thoughts:
         thinking = "".join(each.get("thinking", "") for each in thoughts)
-        turn |= {"reasoning_content": thinking, "thinking_blocks": thoughts}
+        turn |= {"thinking_blocks": thoughts, **({"reasoning_content": thinking} if thinking else {})}
     return {**turn, "tool_calls": calls} if calls else turn
 
 
