@@ -132,7 +132,10 @@ async def test_a_stream_is_signed_and_its_bytes_become_chunks(client: HttpProvid
 
 async def test_the_token_of_a_session_and_headers_for_aws_are_signed(client: HttpProviderClient) -> None:
     needs = ("content-type", "host", "x-amz-date", "x-amz-security-token", "x-amzn-bedrock-trace")
-    fields: dict[str, Any] = {"aws": aws(session_token="tok en+/="), "headers": {"X-Amzn-Bedrock-Trace": "ENABLED", "X-Own": "1"}}
+    fields: dict[str, Any] = {
+        "aws": aws(session_token="tok en+/="),
+        "headers": {"X-Amzn-Bedrock-Trace": "ENABLED", "X-Own": "1"},
+    }
     async with Upstream(default=Verified(needs=needs)) as up:
         await client.call(a_call(up, **fields))
         assert up.calls[0].headers["x-amz-security-token"] == "tok en+/="
