@@ -6,7 +6,7 @@ from typing import Any, Final
 import orjson
 
 from broker.config import clouds, known
-from broker.config.models import Deployment, Prices
+from broker.config.models import Deployment, Prices, ProviderRow
 from broker.config.problems import kind
 from broker.config.reading import Reading, Yaml
 from broker.topics import ALIAS_PATTERN
@@ -25,6 +25,7 @@ PLAIN_FIELDS: Final = (
     "tags",
     "drop_params",
     "additional_drop_params",
+    "allowed_openai_params",
 )
 """Parameters that a deployment calls by the same name."""
 
@@ -51,8 +52,12 @@ def read_model_list(
     value: object,
     credentials: Mapping[str, Mapping[str, Any]],
     defaults: Mapping[str, Any],
+    rows: Mapping[str, ProviderRow],
 ) -> dict[str, list[Deployment]]:
-    """Return deployments by model name as written, in the file's order; `defaults` serve where an entry is silent."""
+    """Return deployments by model name as written, in the file's order; `defaults` serve where an entry is silent.
+
+    `rows` are the configuration's own providers by name.
+    """
     found: dict[str, list[Deployment]] = {}
     for index, entry in enumerate(reading.items(value, "model_list")):
         path = f"model_list[{index}]"
@@ -71,7 +76,7 @@ def read_model_list(
         siblings = found.setdefault(name, [])
         deployment = _Entry(reading, path, fields, credentials).deployment(alias_name(name), len(siblings), defaults)
         if deployment is not None:
-            siblings.append(deployment)
+            siblings.append(deployment.model_copy(update={"row": rows.get(deployment.provider)}))
     return found
 
 

@@ -18,6 +18,7 @@ TOP_ACTED: Final = frozenset(
     {"model_list", "router_settings", "litellm_settings", "general_settings", "environment_variables"}
     | {"credential_list", "include"}
     | {"aliases", "kafka", "redis", "clickhouse", "workers", "server", "keys", "tenants", "prices"}
+    | {"providers"}
 )
 """LiteLLM's sections, its two of convenience, and ours."""
 
@@ -31,7 +32,7 @@ PARAMS_ACTED: Final = frozenset(
     {"model", "custom_llm_provider", "api_key", "api_base", "base_url", "organization", "extra_headers", "extra_body"}
     | {"rpm", "tpm", "itpm", "otpm", "rpd", "tpd", "max_parallel_requests", "timeout", "stream_timeout"}
     | {"weight", "order", "tags", "base_model"}
-    | {"drop_params", "additional_drop_params", "litellm_credential_name"}
+    | {"drop_params", "additional_drop_params", "allowed_openai_params", "litellm_credential_name"}
     | set(Prices.model_fields)
 )
 """Without those of a request (`body`) and of the deployment's own cloud, which are acted on as well."""

@@ -2,7 +2,7 @@
 
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr
 
@@ -38,6 +38,27 @@ class Prices(Section):
     input_cost_per_request: Decimal | None = Field(default=None, ge=0)
 
 
+class ProviderRow(Section):
+    """A provider of the configuration's own (`providers`): an OpenAI-compatible one needs no more than an address."""
+
+    base_url: str
+    dialect: Literal["openai", "anthropic", "gemini", "cohere"] = "openai"
+    auth: Literal["bearer", "x-api-key", "api-key", "x-goog-api-key"] = "bearer"
+    """How the key is sent."""
+    headers: dict[str, SecretStr] = Field(default_factory=dict)
+    """Of every call."""
+    renames: dict[str, str] = Field(default_factory=dict)
+    """OpenAI's name of a parameter → its own."""
+    lacks: tuple[str, ...] = ()
+    """Parameters it refuses: 400 by name, or left out with `drop_params`."""
+    asks_usage: bool = True
+    """Whether a stream tells its usage only when asked by `stream_options`."""
+    limit_headers: dict[str, str] = Field(default_factory=dict)
+    """Its limit headers → OpenAI's names of them (`x-ratelimit-remaining-tokens`, …)."""
+    prices_as: str = ""
+    """Whose published prices hold: a provider's name in the package of prices."""
+
+
 class Deployment(Section):
     """One way to serve an alias. Times are seconds; limits are per 60 s; None means no limit."""
 
@@ -69,6 +90,10 @@ class Deployment(Section):
     prices: Prices = Prices()
     drop_params: bool = False
     additional_drop_params: tuple[str, ...] = ()
+    allowed_openai_params: tuple[str, ...] = ()
+    """Parameters that are sent although the table says that the provider refuses them."""
+    row: ProviderRow | None = None
+    """What the configuration itself says of the provider; None where the table has its row."""
     extra_body: dict[str, Any] = Field(default_factory=dict, repr=False)
     """Parameters the configuration adds to every request of this deployment (temperature, seed, …)."""
     aws: Aws | None = None
@@ -232,6 +257,8 @@ class Settings(Section):
     pools: dict[str, Pool] = Field(default_factory=lambda: {"default": Pool(name="default")})
     server: Server = Server()
     price_overrides: tuple[dict[str, Any], ...] = ()
+    providers: dict[str, ProviderRow] = Field(default_factory=dict)
+    """The configuration's own rows by name; each deployment carries its own."""
     unacted: tuple[str, ...] = ()
     """LiteLLM keys that were understood but are not acted on yet; listed at start."""
     config_hash: str = ""

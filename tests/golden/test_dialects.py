@@ -64,7 +64,7 @@ def test_a_stream_is_read_as_recorded(folder: str, case: dict[str, Any], size: i
 @pytest.mark.parametrize(("folder", "case"), cases("errors"))
 def test_a_documented_error_is_read_as_recorded(folder: str, case: dict[str, Any]) -> None:
     dialect = dialect_of(target(case.get("deployment") or {"provider": folder, "model": "m"}))
-    found = dialect.error(case["status"], case["headers"], raw(case["body"]), NOW)
+    found = dialect.error(case["status"], case["headers"], raw(case["text"] if "text" in case else case["body"]), NOW)
     assert isinstance(found, RequestError)
     assert type(found) is getattr(errors, case["error"])
     told = {"status": found.status, **found.body()["error"], "retry_after": found.retry_after}

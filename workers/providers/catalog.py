@@ -4,13 +4,14 @@ A provider without a row is an OpenAI-compatible server when the configuration n
 models and broker errors.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from broker.config import Deployment
-from broker.errors import ConfigError
+from broker.config import Deployment, ProviderRow
+from broker.errors import ConfigError, InvalidRequest
 from workers.providers import aws
 from workers.providers.provider import Provider
 from workers.providers.table import PROVIDERS
@@ -47,6 +48,18 @@ OWN_API: Final = frozenset(
 """Providers whose own API is not OpenAI's; without their dialect they cannot be called, whatever the address."""
 
 
+NOTHING_ASKED: Final[Mapping[str, tuple[Any, ...]]] = {
+    "n": (1,), "logprobs": (False,), "top_logprobs": (0,), "presence_penalty": (0,), "frequency_penalty": (0,),
+    "logit_bias": ({},), "temperature": (1,), "top_p": (1,), "parallel_tool_calls": (True,), "store": (False,),
+    "service_tier": ("auto",), "modalities": (["text"],), "metadata": ({},), "stop": ([],), "tools": ([],),
+    "reasoning_effort": (), "verbosity": ("medium",),
+}  # fmt: skip
+"""Values of OpenAI's parameters that are its defaults: whoever sends them asks for nothing."""
+
+HARMLESS: Final = frozenset({"user", "store", "metadata", "prompt_cache_key", "safety_identifier"})
+"""Parameters that change nothing of an answer: where a provider has none such they are left out without a word."""
+
+
 @dataclass(frozen=True, slots=True)
 class ResolvedDeployment:
     """All of a deployment that a call needs, worked out once. `headers` has credentials in it."""
@@ -61,6 +74,44 @@ class ResolvedDeployment:
     """Parameters that are not sent."""
     secrets: tuple[str, ...]
     """What no message may quote."""
+    lacks: frozenset[str] = frozenset()
+    """Parameters the provider refuses for this model."""
+    renames: tuple[tuple[str, str], ...] = ()
+    """Parameters it knows by another name: OpenAI's and its own."""
+
+    def cannot_take(self, param: str, why: str = "") -> None:
+        """Refuse a parameter the provider does not have, unless the deployment drops such (`drop_params`).
+
+        Raises `InvalidRequest` naming it.
+        """
+        if not self.deployment.drop_params:
+            reason = why or f"{self.deployment.provider} has no such parameter"
+            raise InvalidRequest(f"{param}: {reason}; set drop_params to leave it out", param=param)
+
+
+UNLISTED: Final = Provider(source="the configuration")
+"""A server that speaks OpenAI's API and that nobody listed."""
+
+
+def row_of(deployment: Deployment) -> Provider | None:
+    """Return the row of a deployment's provider: the configuration's own, else the table's; None without any."""
+    return PROVIDERS.get(deployment.provider) if deployment.row is None else of_configuration(deployment.row)
+
+
+def of_configuration(own: ProviderRow) -> Provider:
+    """Return a row of the configuration as one of the table."""
+    return Provider(
+        source="the configuration",
+        base_url=own.base_url,
+        dialect=own.dialect,
+        auth=own.auth,
+        extra=tuple((name.lower(), value.get_secret_value()) for name, value in own.headers.items()),
+        renames=tuple(own.renames.items()),
+        lacks=frozenset(own.lacks),
+        asks_usage=own.asks_usage,
+        limits=tuple((name.lower(), told.lower()) for name, told in own.limit_headers.items()),
+        prices_as=own.prices_as,
+    )
 
 
 def resolve(deployment: Deployment) -> ResolvedDeployment:
@@ -69,8 +120,8 @@ def resolve(deployment: Deployment) -> ResolvedDeployment:
     Raises `ConfigError` naming the deployment when its provider's API is not spoken here, when nobody says its
     address, or when the address is not a URL.
     """
-    provider = PROVIDERS.get(deployment.provider)
-    if deployment.provider in OWN_API:
+    provider = row_of(deployment)
+    if provider is None and deployment.provider in OWN_API:
         raise ConfigError(
             f"deployment {deployment.name}: provider {deployment.provider} has an API of its own that is not spoken "
             "yet; put an OpenAI-compatible endpoint before it and name that with `openai/…` and `api_base`"
@@ -80,7 +131,11 @@ def resolve(deployment: Deployment) -> ResolvedDeployment:
             f"deployment {deployment.name}: provider {deployment.provider} is not known; "
             "an OpenAI-compatible server needs `api_base`"
         )
-    provider = provider or Provider()
+    provider = provider or UNLISTED
+    quirk = next(
+        (each for each in provider.quirks if re.match(each.models, deployment.base_model or deployment.model)), None
+    )
+    lacks = provider.lacks | (quirk.lacks if quirk else frozenset())
     return ResolvedDeployment(
         deployment,
         provider,
@@ -89,6 +144,8 @@ def resolve(deployment: Deployment) -> ResolvedDeployment:
         deployment.extra_body,
         frozenset(deployment.additional_drop_params),
         deployment.secrets,
+        lacks - frozenset(deployment.allowed_openai_params),
+        provider.renames + (quirk.renames if quirk else ()),
     )
 
 

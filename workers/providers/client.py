@@ -83,9 +83,10 @@ class HttpProviderClient:
         out = target.dialect.outbound(target.resolved, call.endpoint, call.body, streams=False)
         headers = await _headers(target, call, out)
         answer = await self._transport.post(out.url, headers=headers, body=out.body, timeout=call.timeout)
+        told = openai.told_limits(target.resolved, answer.headers)
         if answer.status not in _OK:
-            raise target.dialect.error(answer.status, answer.headers, answer.body, self._clock.now_ms() / 1000)
-        return await _read(target, call, answer.body, answer.headers)
+            raise target.dialect.error(answer.status, told, answer.body, self._clock.now_ms() / 1000)
+        return await _read(target, call, answer.body, told)
 
     async def _stream(self, target: _Target, call: Call, on_chunk: OnChunk) -> CallResult:
         started = self._clock.monotonic()
@@ -99,11 +100,11 @@ class HttpProviderClient:
             read_timeout=min(call.timeout, call.deployment.stream_timeout or call.timeout),
         ) as answer:
             content_type = answer.headers.get("content-type", "")
+            told = openai.told_limits(target.resolved, answer.headers)
             if answer.status not in _OK:
-                raw = await _whole(answer)
-                raise target.dialect.error(answer.status, answer.headers, raw, self._clock.now_ms() / 1000)
+                raise target.dialect.error(answer.status, told, await _whole(answer), self._clock.now_ms() / 1000)
             if "json" in content_type or "html" in content_type:
-                return await _read(target, call, await _whole(answer), answer.headers)
+                return await _read(target, call, await _whole(answer), told)
             return await self._follow(target, call, answer, on_chunk, started)
 
     async def _follow(
@@ -128,7 +129,8 @@ class HttpProviderClient:
                 break
         body = completion.body()
         raw = orjson.dumps(body)
-        found = openai.result(target.resolved, call.endpoint, call.body, body, raw, answer.headers)
+        told = openai.told_limits(target.resolved, answer.headers)
+        found = openai.result(target.resolved, call.endpoint, call.body, body, raw, told)
         return CallResult(
             found.body,
             found.model,
