@@ -42,6 +42,8 @@ _CONTEXT: Final = (
     "too many tokens: ",
     "input length and `max_tokens`", "expected maxlength:", "prompt: length: 1..",
 )  # fmt: skip
+_MODEL: Final = ("provided model identifier is invalid", "on-demand throughput isn", "model isn't supported")
+"""Faults of the deployment that come as a malformed request: it names a model that is not there, or not in this way."""
 _CONTENT: Final = ("blocked by our content filters", "blocked by content filter", "content filtered")
 
 
@@ -98,5 +100,7 @@ def _typed(status: int, kind: str, body: Mapping[str, Any], headers: Mapping[str
         code = "context_length_exceeded"
     elif status == _REQUEST and any(part in words for part in _CONTENT):
         code = "content_filter"
+    elif status == _REQUEST and any(part in words for part in _MODEL):
+        code = "model_not_found"
     told = {"message": message, "type": kind or None, "code": code}
     return openai.error(status, headers, orjson.dumps({"error": told}), now)

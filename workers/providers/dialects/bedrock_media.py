@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from broker.errors import InvalidRequest
+from workers.providers.catalog import ResolvedDeployment
 from workers.providers.conversation import Media, bad, media
+from workers.providers.dialect import cannot_take
 
 Block = dict[str, Any]
 
@@ -69,10 +71,11 @@ class Names:
         return found
 
 
-def block_of(part: Mapping[str, Any], param: str, names: Names) -> Block:
+def block_of(target: ResolvedDeployment, part: Mapping[str, Any], param: str, names: Names) -> Block | None:
     """Return the block of a part of type `image_url`, `video_url`, `input_audio` or `file`.
 
-    Raises `InvalidRequest` naming its place: for a format Converse does not have, and for what still stands at a URL.
+    Raises `InvalidRequest` naming its place for a format Converse does not have, and for what still stands at a URL;
+    where the deployment drops what it cannot take, that is None.
     """
     kind = part["type"]
     stored = _in_s3(part, kind)
@@ -81,7 +84,8 @@ def block_of(part: Mapping[str, Any], param: str, names: Names) -> Block:
     found = _film(part, param) if kind == "video_url" else media(part, param)
     place = f"{param}.{kind}" + (".url" if kind.endswith("_url") else "")
     if found.url:
-        bad(place, "Bedrock takes bytes (a data URL) or an s3:// URL")
+        cannot_take(target, place, "Bedrock takes bytes (a data URL) or an s3:// URL")
+        return None
     if not found.data:
         bad(place, "it is empty")
     if kind == "input_audio":

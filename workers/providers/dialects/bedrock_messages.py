@@ -115,7 +115,7 @@ def _part(target: ResolvedDeployment, names: Names, part: Mapping[str, Any], par
     if kind == "guarded_text":
         return _guarded(part, param)
     if kind in {"image_url", "video_url", "input_audio", "file"}:
-        return block_of(part, param, names)
+        return block_of(target, part, param, names)
     cannot_take(target, param, f"Bedrock takes no part of type {kind}")
     return None
 
