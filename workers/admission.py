@@ -33,9 +33,10 @@ from broker.ports import Claimed, Ending, Standing
 from broker.records import Record
 from broker.topics import Lane
 from workers.callers import CallerLimits
-from workers.endings import Endings, word
+from workers.endings import Endings
 from workers.leases import Leases
 from workers.policy import Policy
+from workers.rows import word
 from workers.snapshot import Meter
 from workers.work import Work
 

@@ -93,7 +93,7 @@ class Situation:
     `tries` counts those made in `alias`, the failed one included, and those before a park too. `visited` names the
     aliases tried before this one. `other_deployment`: one that this request has not tried could be called now.
     `wait_for_deployment`: seconds until any deployment of the alias can be called; `math.inf` where only the release of
-    a slot will tell.
+    a slot will tell. `delivered`: a part of the answer went to the reader, as chunks of a stream.
     """
 
     error: RequestError
@@ -104,6 +104,7 @@ class Situation:
     visited: tuple[str, ...]
     other_deployment: bool
     wait_for_deployment: float
+    delivered: bool = False
 
     @property
     def left(self) -> float:
@@ -124,6 +125,9 @@ def decide(
     request names; they replace those of every kind, and an empty tuple means none.
     """
     error = situation.error
+    if situation.delivered:
+        # Another call would tell the reader something else from the beginning, and cost a second answer.
+        return Refuse(error)
     fallback = _first_unvisited(_fallbacks(alias, default_fallbacks, error, own_fallbacks), situation)
     if isinstance(error, (ContextLengthExceeded, ContentPolicyViolation)):
         return _elsewhere_or(error, fallback, situation)

@@ -12,7 +12,11 @@ from workers.providers.sse import Event
 
 
 class AnthropicStream(TranslatedStream):
-    """Blocks come one after the other, each opened, grown and closed; usage counts are cumulative."""
+    """Blocks come one after the other, each opened, grown and closed; usage counts are cumulative.
+
+    The first event counts the input, and the output only as far as it has come, which is next to nothing; the last but
+    one counts all.
+    """
 
     def __init__(
         self, endpoint: str, model: str, *, forced: bool, inside: Callable[[Mapping[str, Any]], RequestError]
@@ -37,6 +41,7 @@ class AnthropicStream(TranslatedStream):
             self.id = str(message["id"])
             self.model = message.get("model") or self.model
             self._usage.update(message.get("usage") or {})
+            self.running = usage_of(self._usage) if self._usage else None
             self._begun = True
             yield delta({"role": "assistant", "content": ""})
         elif kind in {"content_block_start", "content_block_delta", "content_block_stop"}:
@@ -45,6 +50,7 @@ class AnthropicStream(TranslatedStream):
             yield from self._block(kind, told)
         elif kind == "message_delta":
             self._usage.update({name: value for name, value in (told.get("usage") or {}).items() if value is not None})
+            self.running, self.counts = usage_of(self._usage), "output_tokens" in (told.get("usage") or {})
             reason = told["delta"].get("stop_reason")
             if reason is not None:
                 yield delta({}, finish=finish_of(reason, calls=self._calls > 0))

@@ -172,6 +172,10 @@ class GeminiStream(TranslatedStream):
         if not self._calls:
             self.id = told.get("responseId") or self.id
             self.model = told.get("modelVersion") or self.model
+        counts = told.get("usageMetadata")
+        if isinstance(counts, dict) and "promptTokenCount" in counts:
+            # Some models count the candidates at the end only.
+            self.running, self.counts = usage_of(counts), "candidatesTokenCount" in counts
         if not told.get("candidates") and self._calls:
             return
         for place, candidate in enumerate(_candidates(told)):

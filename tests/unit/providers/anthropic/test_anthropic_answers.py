@@ -11,6 +11,7 @@ from broker.errors import BadUpstreamResponse, ContextLengthExceeded, InvalidReq
 from schemas.request import CHAT
 from tests.unit.providers.anthropic.test_anthropic_requests import BEFORE, JSON, NOW, target
 from workers.providers.dialects import anthropic
+from workers.providers.usage import produced
 
 USAGE = {
     "input_tokens": 10, "cache_read_input_tokens": 5, "cache_creation_input_tokens": 3, "output_tokens": 8,
@@ -158,6 +159,20 @@ def test_a_stream_that_is_cut_is_no_answer_and_an_error_in_it_is_typed() -> None
     with pytest.raises(UpstreamError, match="Overloaded") as caught:
         list(anthropic.stream(target(), CHAT, {}).feed(overloaded))
     assert caught.value.status == 529
+
+
+def test_a_stream_that_is_cut_tells_its_input_at_once_and_its_output_with_its_last_event_but_one() -> None:
+    asked = {"messages": [{"role": "user", "content": "not counted"}]}
+    text = block(0, {"type": "text", "text": ""}, {"type": "text_delta", "text": "x" * 40})
+    stream = anthropic.stream(target(), CHAT, {})
+    list(stream.feed(sse(START)))
+    assert not stream.begun
+    list(stream.feed(sse(*text)))
+    cut = produced(asked, stream.so_far())
+    assert (cut.input_tokens, cut.output_tokens, cut.estimated) == (9, 10, True)
+    list(stream.feed(sse(END[0])))
+    counted = produced(asked, stream.so_far())
+    assert (counted.input_tokens, counted.output_tokens, counted.estimated) == (9, 6, False)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from broker.errors import (
 from schemas.request import CHAT, EMBEDDINGS, SPEECH
 from workers.providers.catalog import ResolvedDeployment, resolve
 from workers.providers.dialects import gemini
+from workers.providers.usage import produced
 
 MODEL = "gemini-3-pro"
 BASE = "https://generativelanguage.googleapis.com/v1beta/models/"
@@ -268,6 +269,20 @@ def test_a_stream_becomes_chunks_and_the_whole_is_what_the_answer_would_be(size:
     functions = [call["function"] for call in choice["message"]["tool_calls"]]
     assert functions == [{"name": "f", "arguments": '{"x":1}'}, {"name": "g", "arguments": "{}"}]
     assert choice["message"]["tool_calls"][0]["extra_content"] == CALL["extra_content"]
+
+
+def test_a_stream_that_is_cut_has_the_usage_of_its_last_event() -> None:
+    def told(**counts: int) -> bytes:
+        content = {"role": "model", "parts": [{"text": "x" * 40}]}
+        return sse({"candidates": [{"index": 0, "content": content}], "usageMetadata": counts})
+
+    stream = gemini.stream(target(), CHAT, {})
+    list(stream.feed(told(promptTokenCount=7, totalTokenCount=7)))
+    early = produced({}, stream.so_far())
+    assert (early.input_tokens, early.output_tokens, early.estimated) == (7, 10, True)
+    list(stream.feed(told(promptTokenCount=7, candidatesTokenCount=3, totalTokenCount=10)))
+    counted = produced({}, stream.so_far())
+    assert (counted.input_tokens, counted.output_tokens, counted.estimated) == (7, 3, False)
 
 
 def test_a_stream_that_is_cut_is_no_answer() -> None:
