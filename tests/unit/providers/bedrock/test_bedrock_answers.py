@@ -257,6 +257,15 @@ def test_what_is_no_stream_or_is_cut_is_a_bad_answer(raw: bytes) -> None:
         told(raw)
 
 
+def test_what_is_held_back_has_come_and_is_charged_where_the_stream_breaks() -> None:
+    stream = bedrock.stream(to(OLD), CHAT, {"response_format": FORMAT})
+    piece = frames.event("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "I think "}})
+    assert [orjson.loads(chunk)["choices"][0]["delta"]["content"] for chunk, _ in stream.feed(START + piece * 2)] == [
+        ""
+    ]
+    assert stream.so_far().body["choices"][0]["message"]["content"] == "I think I think "
+
+
 def test_a_stream_that_said_why_it_ended_is_whole_without_its_usage() -> None:
     raw = START + frames.event("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "a"}})
     _, body = told(raw + frames.event("messageStop", {"stopReason": "end_turn"}))
