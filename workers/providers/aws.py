@@ -19,8 +19,10 @@ SUFFIXES: Final = (
 )  # fmt: skip
 """Beginning of a region's name and the domain of its partition: botocore's `partitions.json`."""
 
-ROUTES: Final = frozenset({"converse", "converse_like", "invoke", "1-month-commitment", "6-month-commitment"})
-"""LiteLLM's words for an API or a price, before the model. Converse serves them all."""
+ROUTES: Final = frozenset(
+    {"bedrock", "bedrock_converse", "converse", "converse_like", "invoke", "1-month-commitment", "6-month-commitment"}
+)
+"""LiteLLM's words for a provider (of a `base_model`), an API or a price, before the model. Converse serves them all."""
 FAMILIES: Final = {
     "anthropic": "anthropic.claude", "llama": "meta.llama", "nova": "amazon.nova", "nova-2": "amazon.nova-2",
     "deepseek_r1": "deepseek.r1", "qwen2": "qwen.qwen2", "qwen3": "qwen.qwen3", "openai": "openai.gpt-oss",

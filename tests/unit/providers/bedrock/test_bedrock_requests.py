@@ -196,6 +196,12 @@ def test_what_a_model_can_do_is_read_from_its_id(name: str, thinking: Thinking, 
     assert (model(name).thinking, model(name).structured) == (thinking, structured)
 
 
+@pytest.mark.parametrize("base", [CLAUDE, "bedrock/" + CLAUDE, "bedrock_converse/us-east-1/" + CLAUDE])
+def test_what_a_profile_hides_is_told_by_its_base_model(base: str) -> None:
+    found = of(to(HIDDEN, base_model=base))
+    assert (found.id, found.family, found.thinking) == (HIDDEN, "anthropic", Thinking.BUDGET)
+
+
 def test_other_endpoints_are_not_served() -> None:
     with pytest.raises(InvalidRequest, match="/v1/audio/speech"):
         bedrock.outbound(to(), SPEECH, {"input": "x"}, streams=False)
