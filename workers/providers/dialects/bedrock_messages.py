@@ -190,7 +190,8 @@ def _result(
     ]
     if any(block.keys() & {"guardContent", "audio"} for block in inner):
         bad(f"{param}.content", "a tool's result is text, images, documents and videos")
-    result = {"toolUseId": tool_id(identity), "content": inner}
+    # A blank text is refused, and nothing at all is no result: it is an empty object.
+    result = {"toolUseId": tool_id(identity), "content": inner or [{"json": {}}]}
     marks = content if isinstance(content, list) else []
     return [{"toolResult": result}, *cache_point(model, message, *reversed(marks))]
 

@@ -166,6 +166,23 @@ def test_thoughts_of_another_provider_have_no_signature_and_are_left_out_for_cla
     assert kept == [{"reasoningContent": {"reasoningText": {"text": "Hm."}}}, {"text": "A"}]
 
 
+@pytest.mark.parametrize("nothing", ["", None, " ", [], [{"type": "text", "text": ""}]])
+def test_a_tool_that_returned_nothing_has_a_result_that_is_not_blank(nothing: Any) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    body = {
+        "messages": [
+            {"role": "user", "content": "Go."},
+            {"role": "assistant", "content": " ", "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "c1", "content": nothing},
+        ]
+    }
+    turns = [turn["content"] for turn in sent(body)["messages"]]
+    assert turns[1:] == [
+        [{"toolUse": {"toolUseId": "c1", "name": "f", "input": {}}}],
+        [{"toolResult": {"toolUseId": "c1", "content": [{"json": {}}]}}],
+    ]
+
+
 @pytest.mark.parametrize(("effort", "told"), [("xhigh", "max"), ("max", "max"), ("minimal", "low")])
 def test_efforts_that_a_model_does_not_have_become_the_next(effort: str, told: str) -> None:
     assert sent({"reasoning_effort": effort}, ADAPTIVE)["outputConfig"] == {"effort": told}
