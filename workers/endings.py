@@ -154,6 +154,12 @@ class Endings:
         self._metrics.reroutes_total.labels(work.alias.name, alias, self._metrics.reason(reason)).inc()
         self._hand_over(Outgoing(work, work.events, again=again))
 
+    def skipped(self, work: Work, error: RequestError, alias: str) -> None:
+        """Send the request to a fallback alias without a call: no deployment of its own can serve it, says `error`."""
+        work.move(State.REROUTED)
+        work.events.append(encode(self._uncalled(work, Outcome.REROUTED, error)))
+        self.rerouted(work, alias, error.code)
+
     def parked(self, work: Work, until_ms: int) -> None:
         """Put the request on the longest delay topic that is not too long; it comes back to the topic it is in."""
         job = work.job

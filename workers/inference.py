@@ -32,6 +32,7 @@ from workers.dispatcher import Dispatcher
 from workers.endings import Endings
 from workers.leases import Leases
 from workers.policy import Policy
+from workers.prechecks import PreCallChecks
 from workers.providers.base import CallResult, ProviderClient
 from workers.rows import Timing
 from workers.snapshot import Meter
@@ -56,6 +57,7 @@ class Inference:
         policy: Policy,
         leases: Leases,
         callers: CallerLimits,
+        checks: PreCallChecks,
         router: Router,
         provider: ProviderClient,
         endings: Endings,
@@ -71,6 +73,7 @@ class Inference:
         self._policy = policy
         self._leases = leases
         self._callers = callers
+        self._checks = checks
         self._router = router
         self._calls = Calls(provider, chunks)
         self._endings = endings
@@ -325,8 +328,6 @@ class Inference:
     def _decision(self, work: Work, tried: str, error: RequestError, *, delivered: bool) -> Decision:
         job = work.job
         now = self._clock.monotonic()
-        own, disabled = job.body.get("fallbacks"), job.body.get("disable_fallbacks") is True
-        named = tuple(name for name in own if isinstance(name, str)) if isinstance(own, list) else None
         situation = Situation(
             error=error,
             tries=work.tries,
@@ -334,8 +335,8 @@ class Inference:
             deadline_ms=work.deadline,
             alias=work.alias.name,
             visited=job.visited,
-            other_deployment=self._router.other_available(work.alias.name, work.tried | {tried}, now),
-            wait_for_deployment=self._router.wait(work.alias.name, now),
+            other_deployment=self._router.other_available(work.alias.name, work.tried | work.unfit | {tried}, now),
+            wait_for_deployment=self._router.wait(work.alias.name, now, work.unfit),
             delivered=delivered,
         )
         return decide(
@@ -343,7 +344,8 @@ class Inference:
             self._policy.settings.default_fallbacks,
             situation,
             random.random(),  # noqa: S311 - jitter, not a secret
-            () if disabled else named,
+            work.own_fallbacks,
+            self._checks.serves(work),
         )
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 import orjson
 
 from broker.config import clouds, known
-from broker.config.models import Deployment, Prices, ProviderRow
+from broker.config.models import Capabilities, Deployment, Prices, ProviderRow
 from broker.config.problems import kind
 from broker.config.reading import Reading, Yaml
 from broker.topics import ALIAS_PATTERN
@@ -119,6 +119,7 @@ class _Entry:
             "base_model": self._first("base_model", self._info, self._params),
             "headers": self._headers(),
             "prices": self._prices(),
+            "model_info": self._capabilities(),
             "extra_body": self._extra_body(),
             **{field: self._first(field, self._params, defaults) for field in PLAIN_FIELDS},
             **{field: self._first(field, self._entry, self._params, self._info) for field in LIMIT_FIELDS},
@@ -195,6 +196,14 @@ class _Entry:
     def _prices(self) -> Prices | None:
         values = {field: self._first(field, self._params, self._info) for field in PRICE_FIELDS}
         return self._reading.build(Prices, values, f"{self._path}.{self._where}")
+
+    def _capabilities(self) -> Capabilities | None:
+        """Return what model_info says the model can do; LiteLLM's older `max_tokens` is the most it writes."""
+        values = {field: self._info.get(field) for field in Capabilities.model_fields}
+        values["max_output_tokens"] = self._first("max_output_tokens", self._info) or self._info.get("max_tokens")
+        stated = any(value is not None for value in values.values())
+        names = {"max_output_tokens": "max_tokens"} if self._info.get("max_output_tokens") is None else {}
+        return self._reading.build(Capabilities, values, f"{self._path}.model_info", names) if stated else None
 
     def _extra_body(self) -> dict[str, Any]:
         path = f"{self._path}.{self._where}.extra_body"

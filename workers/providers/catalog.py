@@ -34,8 +34,6 @@ OWN_API: Final = frozenset(
         "azure",
         "azure_ai",
         "azure_text",
-        "cohere",
-        "cohere_chat",
         "palm",
         "replicate",
         "sagemaker",
@@ -155,7 +153,7 @@ def _base_url(deployment: Deployment, provider: Provider) -> str:
     if not base:
         raise ConfigError(f"deployment {deployment.name}: provider {deployment.provider} needs `api_base`")
     base = base.strip().rstrip("/")
-    for endpoint in ("/chat/completions", "/completions", "/embeddings"):
+    for endpoint in ("/chat/completions", "/completions", "/embeddings", "/rerank"):
         base = base.removesuffix(endpoint)
     try:
         parts = urlsplit(base)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import orjson
 
 from broker.clock import Clock, SystemClock
-from broker.config import Deployment
+from broker.config import Deployment, Media
 from broker.errors import BadUpstreamResponse, ConfigError, RequestError, UpstreamTimeout, UpstreamUnreachable
 from schemas.request import CHAT, COMPLETIONS
 from workers.providers import openai
@@ -18,6 +18,7 @@ from workers.providers.base import Call, CallResult, OnChunk, Outbound, Partial,
 from workers.providers.catalog import ResolvedDeployment, resolve
 from workers.providers.credential import Credential
 from workers.providers.dialect import CHUNK, Dialect, Stream
+from workers.providers.media import MediaFetcher
 from workers.providers.openai_stream import written
 from workers.providers.registry import CREDENTIALS, DIALECTS
 from workers.providers.transport import MAX_BODY_BYTES, StreamedResponse, Transport
@@ -46,10 +47,14 @@ class _Target:
 
 
 class HttpProviderClient:
-    """`ProviderClient` over HTTP; the contract stands on the protocol. Closes the transport it is given."""
+    """`ProviderClient` over HTTP; the contract stands on the protocol. Closes the transport and the media it is given.
 
-    def __init__(self, transport: Transport, *, clock: Clock | None = None) -> None:
+    Without `media` nothing is fetched for a provider that takes files as bytes only.
+    """
+
+    def __init__(self, transport: Transport, *, clock: Clock | None = None, media: MediaFetcher | None = None) -> None:
         self._transport = transport
+        self._media = media or MediaFetcher(Media())
         self._clock = clock or SystemClock()
         self._targets: dict[str, _Target] = {}
 
@@ -61,6 +66,8 @@ class HttpProviderClient:
         if call.timeout <= 0:
             raise UpstreamTimeout("no time is left for the call")
         try:
+            if target.resolved.provider.inlines_media or self._media.serves(call.deployment.provider):
+                call = await self._inlined(call)
             if on_chunk is not None and target.dialect.streamed(call.endpoint):
                 return await self._stream(target, call, on_chunk)
             return await self._post(target, call)
@@ -75,6 +82,15 @@ class HttpProviderClient:
     async def close(self) -> None:
         """Close every connection."""
         await self._transport.close()
+        await self._media.close()
+
+    async def _inlined(self, call: Call) -> Call:
+        """Return the call with bytes where its body names files by URL, and with the time that is left."""
+        started = self._clock.monotonic()
+        body = await self._media.inlined(call.body, call.timeout)
+        if body is call.body:
+            return call
+        return replace(call, body=body, timeout=max(call.timeout - (self._clock.monotonic() - started), 0.001))
 
     def _resolve(self, deployment: Deployment) -> _Target:
         try:

@@ -7,7 +7,7 @@ from broker.clock import Clock
 from workers.providers.catalog import ResolvedDeployment
 from workers.providers.credential import Credential, MakeCredential
 from workers.providers.dialect import Dialect
-from workers.providers.dialects import anthropic, bedrock, gemini, openai
+from workers.providers.dialects import anthropic, bedrock, cohere, gemini, jina, openai, voyage
 from workers.providers.transport import Transport
 
 DIALECTS: Final[dict[str, Dialect]] = {
@@ -15,6 +15,9 @@ DIALECTS: Final[dict[str, Dialect]] = {
     "anthropic": anthropic,
     "gemini": gemini,
     "bedrock": bedrock,
+    "cohere": cohere,
+    "jina": jina,
+    "voyage": voyage,
 }
 
 

@@ -58,7 +58,8 @@ def usage_of(raw: object) -> Usage | None:
 
 def estimate(asked: Mapping[str, Any], answered: Mapping[str, Any]) -> Usage:
     """Count the characters of request and answer, four a token, tokens given as numbers as one each."""
-    sent = sum(_size(asked.get(name)) for name in ("messages", "prompt", "input", "instructions", "tools"))
+    fields = ("messages", "prompt", "input", "instructions", "tools", "query", "documents")
+    sent = sum(_size(asked.get(name)) for name in fields)
     got = _size(answered.get("choices")) + _size(answered.get("output"))
     return Usage(
         input_tokens=-(-sent // CHARACTERS_PER_TOKEN), output_tokens=-(-got // CHARACTERS_PER_TOKEN), estimated=True

@@ -45,6 +45,7 @@ def test_text_thoughts_and_calls_of_one_message() -> None:
                 "reasoning_content": "Hm.",
                 "thinking_blocks": [THOUGHT],
                 "tool_calls": [{"id": "t1", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}}],
+                "refusal": None,
             },
             "finish_reason": "tool_calls",
             "logprobs": None,
@@ -79,7 +80,8 @@ def test_a_forced_structured_answer_is_content_and_no_call() -> None:
     )
     use = {"type": "tool_use", "id": "t", "name": sent["tools"][0]["name"], "input": {"a": 1}}
     choice = read(message(use, stop="tool_use"), {"response_format": JSON}, BEFORE)["choices"][0]
-    assert (choice["message"], choice["finish_reason"]) == ({"role": "assistant", "content": '{"a":1}'}, "stop")
+    message_then = {"role": "assistant", "content": '{"a":1}', "refusal": None}
+    assert (choice["message"], choice["finish_reason"]) == (message_then, "stop")
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def test_structured_answers_and_thinking() -> None:
 @pytest.mark.parametrize(
     ("body", "param"),
     [({"parallel_tool_calls": False}, "parallel_tool_calls"), ({"logit_bias": {"1": 2}}, "logit_bias"),
-     ({"reasoning_effort": "none"}, "reasoning_effort"), ({"service_tier": "flex"}, "service_tier")],
+     ({"reasoning_effort": "none"}, "reasoning_effort"), ({"service_tier": "scale"}, "service_tier")],
 )  # fmt: skip
 def test_what_it_cannot_take_is_refused_by_name_or_dropped(body: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
@@ -179,6 +179,7 @@ def test_text_thoughts_and_calls_of_one_answer() -> None:
         "content": "Hi.",
         "reasoning_content": "Hm.",
         "tool_calls": [{**CALL, "function": {"name": "f", "arguments": '{"x":1}'}}],
+        "refusal": None,
     }
 
 
