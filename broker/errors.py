@@ -32,8 +32,9 @@ from typing import Any, ClassVar, Final
 
 import orjson
 
-RETRIABLE_STATUSES: Final = frozenset({408, 409, 429})
-"""Statuses below 500 after which the same call may succeed (delivery.md)."""
+RETRIABLE_STATUSES: Final = frozenset({408, 409, 424, 429})
+"""Statuses below 500 after which the same call may succeed (delivery.md). 424 is Bedrock's for a model that failed, of
+which its documentation says to send the request again."""
 
 
 class Fault(StrEnum):
@@ -62,12 +63,14 @@ _FAULTS: Final = {
     403: Fault.AUTH,
     404: Fault.NOT_FOUND,
     408: Fault.TIMEOUT,
+    424: Fault.SERVER,
     429: Fault.RATE_LIMIT,
     503: Fault.OVERLOADED,
     504: Fault.TIMEOUT,
     529: Fault.OVERLOADED,
 }
-"""By status (RFC 9110; 529 is Anthropic's); every other one below 500 is the request's, the rest the server's."""
+"""By status (RFC 9110; 424 is Bedrock's, 529 Anthropic's); every other one below 500 is the request's, the rest the
+server's."""
 
 DEPLOYMENT_FAULTS: Final = frozenset({Fault.AUTH, Fault.NOT_FOUND, Fault.QUOTA})
 """Faults of a deployment, not of the request: it cools down, and another one is called (delivery.md)."""

@@ -78,7 +78,7 @@ VERTEX: Final[Mapping[str, Source]] = {
 }
 
 CLOUDS: Final[Mapping[str, tuple[type[Section], Mapping[str, Source], frozenset[str]]]] = {
-    "aws": (Aws, AWS, frozenset({"bedrock"})),
+    "aws": (Aws, AWS, frozenset({"bedrock", "bedrock_converse"})),
     "azure": (Azure, AZURE, frozenset({"azure", "azure_ai"})),
     "vertex": (Vertex, VERTEX, frozenset({"vertex_ai"})),
 }

@@ -102,6 +102,7 @@ PROVIDER_VARIABLES: Final[Mapping[str, Variables]] = {
     "openai": Variables(("OPENAI_API_KEY",), ("OPENAI_BASE_URL", "OPENAI_API_BASE")),
     "azure": Variables(("AZURE_API_KEY", "AZURE_OPENAI_API_KEY"), ("AZURE_API_BASE",)),
     "bedrock": Variables(("AWS_BEARER_TOKEN_BEDROCK",)),
+    "bedrock_converse": Variables(("AWS_BEARER_TOKEN_BEDROCK",)),
     "azure_ai": Variables(("AZURE_AI_API_KEY",), ("AZURE_AI_API_BASE",)),
     "anthropic": Variables(("ANTHROPIC_API_KEY",), ("ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL")),
     "gemini": Variables(("GEMINI_API_KEY", "GOOGLE_API_KEY")),

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from broker.config import Deployment, ProviderRow
 from broker.errors import ConfigError, InvalidRequest
+from workers.providers import aws
 from workers.providers.azure_place import azure, azure_ai
 from workers.providers.place import Place, url_parts
 from workers.providers.provider import Provider
@@ -24,13 +25,16 @@ AUTH: Final[dict[str, tuple[str, str]]] = {
     "x-goog-api-key": ("x-goog-api-key", ""),
     "azure": ("api-key", ""),
     "google": ("x-goog-api-key", ""),
+    "sigv4": ("authorization", "Bearer "),
 }
 """Style → header and what stands before the key in it. A style that is not here is signed call by call; one that is in
-`registry.CREDENTIALS` as well fetches a token where there is no key."""
+`registry.CREDENTIALS` as well signs or fetches a token where there is no key."""
 
 PLACES: Final[Mapping[str, Callable[[Deployment, Provider], Place]]] = {
     "azure": azure,
     "azure_ai": azure_ai,
+    "bedrock": aws.place,
+    "bedrock_converse": aws.place,
     "vertex_ai": vertex,
 }
 """Providers whose address is made of more than a base URL."""
@@ -38,7 +42,6 @@ PLACES: Final[Mapping[str, Callable[[Deployment, Provider], Place]]] = {
 OWN_API: Final = frozenset(
     {
         "azure_text",
-        "bedrock",
         "palm",
         "replicate",
         "sagemaker",

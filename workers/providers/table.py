@@ -33,6 +33,14 @@ MISTRAL: Final = Provider(
     ),
 )  # fmt: skip
 
+BEDROCK: Final = Provider(
+    source="docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html",
+    # Its address has the region in it (`catalog.ADDRESSES`); a call is signed, or has a Bedrock API key.
+    dialect="bedrock",
+    auth="sigv4",
+    inlines_media=True,
+)
+
 CEREBRAS_LIMITS: Final = (
     ("x-ratelimit-limit-requests-day", "x-ratelimit-limit-requests"),
     ("x-ratelimit-remaining-requests-day", "x-ratelimit-remaining-requests"),
@@ -85,6 +93,8 @@ PROVIDERS: Final[dict[str, Provider]] = {
         path="/v1beta",
         prices_as="google",
     ),
+    "bedrock": BEDROCK,
+    "bedrock_converse": BEDROCK,
     # LiteLLM's users write either name; both speak version 2
     "cohere": Provider(
         source="docs.cohere.com/v2/reference/chat", base_url="https://api.cohere.com/v2", dialect="cohere", path="/v2"

@@ -83,9 +83,9 @@ def test_check_lists_the_keys_that_are_not_acted_on(tmp_path: Path) -> None:
 
 def test_check_tells_a_deployment_whose_provider_is_not_spoken_and_is_content(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
-    path.write_text("model_list: [{model_name: a, params: {model: bedrock/m}}]", encoding="utf-8")
+    path.write_text("model_list: [{model_name: a, params: {model: sagemaker/m}}]", encoding="utf-8")
     result = run("check", str(path))
-    assert (result.exit_code, "cannot be called:\n  deployment a/0: provider bedrock" in result.output) == (0, True)
+    assert (result.exit_code, "cannot be called:\n  deployment a/0: provider sagemaker" in result.output) == (0, True)
 
 
 def test_show_prints_yaml_with_secrets_masked() -> None:

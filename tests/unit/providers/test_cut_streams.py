@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.errors import RequestError
+from tests.golden.cases import stream_of
 from tests.unit.providers.anthropic.test_anthropic_answers import WHOLE
 from tests.unit.providers.anthropic.test_anthropic_requests import target as anthropic_target
+from tests.unit.providers.bedrock.test_bedrock_requests import to as bedrock_target
 from tests.unit.providers.gemini.test_gemini import STREAM
 from tests.unit.providers.gemini.test_gemini import target as gemini_target
 from workers.providers.dialect import Stream
-from workers.providers.dialects import anthropic, gemini
+from workers.providers.dialects import anthropic, bedrock, gemini
 from workers.providers.openai_shapes import ResponseStream
 from workers.providers.openai_stream import Completion
 from workers.providers.usage import produced
@@ -55,6 +57,7 @@ STREAMS: dict[str, tuple[bytes, Callable[[], Stream]]] = {
     "responses": (response_events(), ResponseStream),
     "anthropic": (WHOLE, lambda: anthropic.stream(anthropic_target(), CHAT, {})),
     "gemini": (STREAM, lambda: gemini.stream(gemini_target(), CHAT, {})),
+    "bedrock": (stream_of("bedrock", "tools.hex"), lambda: bedrock.stream(bedrock_target(), CHAT, {})),
 }
 
 

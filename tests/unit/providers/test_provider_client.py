@@ -135,7 +135,7 @@ async def test_an_upstreams_error_keeps_its_status_code_and_wait(client: HttpPro
 
 
 @pytest.mark.parametrize(
-    "fields", [{"provider": "bedrock"}, {"api_base": "nowhere"}, {"provider": "new", "api_base": None}]
+    "fields", [{"provider": "sagemaker"}, {"api_base": "nowhere"}, {"provider": "new", "api_base": None}]
 )
 async def test_a_deployment_that_cannot_be_called_is_unreachable_and_named(
     client: HttpProviderClient, up: Upstream, fields: dict[str, Any]
