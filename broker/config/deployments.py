@@ -5,11 +5,18 @@ from typing import Any, Final
 
 from broker.config import known
 from broker.config.models import Deployment, Prices
+from broker.config.price_names import is_price
 from broker.config.problems import kind
 from broker.config.reading import Reading, Yaml
 from broker.topics import ALIAS_PATTERN
 
-PRICE_FIELDS: Final = tuple(Prices.model_fields)
+REGION_WORDS: Final = {
+    "bedrock": "aws_region_name",
+    "sagemaker": "aws_region_name",
+    "vertex_ai": "vertex_location",
+}
+"""Provider → the parameter that names its region, where it is not `region`."""
+
 LIMIT_FIELDS: Final = ("rpm", "tpm", "itpm", "otpm", "rpd", "tpd")
 """May stand at the entry, in its parameters or in its model_info: LiteLLM looks in all three, in this order."""
 
@@ -108,6 +115,7 @@ class _Entry:
             "base_model": self._first("base_model", self._info, self._params),
             "headers": self._headers(),
             "prices": self._prices(),
+            "region": self._region(provider),
             "extra_body": self._extra_body(),
             **{field: self._first(field, self._params, defaults) for field in PLAIN_FIELDS},
             **{field: self._first(field, self._entry, self._params, self._info) for field in LIMIT_FIELDS},
@@ -118,7 +126,7 @@ class _Entry:
     def _read_params(self, value: object, credentials: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         path = f"{self._path}.{self._where}"
         general = f"model_list[].{self._where}"
-        acted = known.PARAMS_ACTED | known.listed("body")
+        acted = known.PARAMS_ACTED | known.listed("body") | _prices_in(value)
         params = self._reading.section(value, path, acted, known.listed("litellm_params"), general=general)
         name = params.get("litellm_credential_name")
         if name is None:
@@ -132,8 +140,9 @@ class _Entry:
         path = f"{self._path}.model_info"
         info = self._reading.mapping(value, path)
         free = known.free_info_keys(info)
+        acted = known.INFO_ACTED | _prices_in(info)
         return self._reading.section(
-            info, path, known.INFO_ACTED, known.listed("model_info") | free, general="model_list[].model_info"
+            info, path, acted, known.listed("model_info") | free, general="model_list[].model_info"
         )
 
     def _endpoint(self, provider: str) -> dict[str, Any]:
@@ -161,8 +170,14 @@ class _Entry:
         return headers
 
     def _prices(self) -> Prices | None:
-        values = {field: self._first(field, self._params, self._info) for field in PRICE_FIELDS}
+        names = _prices_in(self._params) | _prices_in(self._info)
+        values = {name: self._first(name, self._params, self._info) for name in sorted(names)}
         return self._reading.build(Prices, values, f"{self._path}.{self._where}")
+
+    def _region(self, provider: str) -> Yaml:
+        word = REGION_WORDS.get(provider, "region")
+        older = self._params.get("vertex_ai_location") if provider == "vertex_ai" else None
+        return self._first(word, self._params) or older or self._first("region", self._params)
 
     def _extra_body(self) -> dict[str, Any]:
         path = f"{self._path}.{self._where}.extra_body"
@@ -172,3 +187,7 @@ class _Entry:
     @staticmethod
     def _first(key: str, *sources: Mapping[str, Any]) -> Yaml:
         return next((source[key] for source in sources if source.get(key) is not None), None)
+
+
+def _prices_in(section: object) -> frozenset[str]:
+    return frozenset(str(name) for name in section if is_price(str(name))) if isinstance(section, dict) else frozenset()

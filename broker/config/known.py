@@ -26,20 +26,25 @@ ENTRY_ACTED: Final = frozenset(
 
 ENTRY_NESTED: Final = frozenset({"litellm_params", "params", "model_info"})
 
+REGIONS: Final = frozenset({"region", "aws_region_name", "vertex_location", "vertex_ai_location"})
+"""Parameters that say where a deployment is served, which its price depends on; each provider has its own word."""
+
 PARAMS_ACTED: Final = frozenset(
     {"model", "custom_llm_provider", "api_key", "api_base", "base_url", "organization", "extra_headers", "extra_body"}
     | {"rpm", "tpm", "itpm", "otpm", "rpd", "tpd", "max_parallel_requests", "timeout", "stream_timeout"}
     | {"weight", "order", "tags", "base_model"}
     | {"drop_params", "additional_drop_params", "litellm_credential_name"}
+    | REGIONS
     | set(Prices.model_fields)
 )
-"""Without the parameters of a request (`body_params`), which are acted on as well."""
+"""Without the parameters of a request (`body_params`) and the prices of `price_names`, which are acted on as well."""
 
 CREDENTIAL_ACTED: Final = frozenset({"api_key", "api_base", "base_url", "organization"})
 
 INFO_ACTED: Final = frozenset(
     {"id", "base_model", "rpm", "tpm", "itpm", "otpm", "rpd", "tpd"} | set(Prices.model_fields)
 )
+"""Without the prices of `price_names`, which are acted on as well."""
 
 ALIAS_FIELDS: Final = ("num_retries", "timeout", "deadline", "cooldown_time", "allowed_fails")
 """Policy that the file and `Alias` call by the same name."""
