@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from broker.config import Deployment
+from broker.ledger.units import Units
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,9 @@ class Usage:
     output_tokens: int = 0
     reasoning_tokens: int = 0
     audio_tokens: int = 0
+    """Heard and spoken together; `units` has each side."""
+    units: Units | None = None
+    """What was used beside tokens of text; None for a plain answer."""
     estimated: bool = False
     raw: Mapping[str, Any] | None = None
 

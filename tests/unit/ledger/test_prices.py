@@ -13,6 +13,7 @@ from genai_prices import types as package
 from broker.config import Deployment, Prices
 from broker.errors import ConfigError
 from broker.ledger.prices import PROVIDER_BATCH, PriceTable
+from broker.ledger.units import Units
 
 NOON = int(datetime(2026, 11, 18, 12, tzinfo=UTC).timestamp() * 1000)
 """A Wednesday."""
@@ -26,6 +27,7 @@ class Used:
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     audio_tokens: int = 0
+    units: Units | None = None
     raw: Mapping[str, Any] | None = None
 
 
@@ -300,7 +302,7 @@ def test_a_price_changes_on_its_first_day() -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        {"server_tool_use": {"web_search_requests": 2}},
+        {"server_tool_use": {"code_execution_requests": 2}},
         {"num_sources_used": 3},
         {"inference_geo": "us"},
         {"speed": "fast"},
