@@ -24,7 +24,7 @@ from broker.ledger.published import (
     find_model,
     published,
 )
-from broker.ledger.rates import Brackets, Tokens
+from broker.ledger.rates import Brackets, Flat, Tokens
 from broker.ledger.regions import GLOBAL, UNKNOWN, Seller, cloud_model, seller_of
 from broker.ledger.stated import Stated, stated
 from broker.ledger.units import Units, billed_units, count, units_in
@@ -47,7 +47,9 @@ PLAIN_GEOGRAPHIES: Final = frozenset({"", "global", "not_available"})
 """`inference_geo` of Anthropic's usage that carry no regional multiplier."""
 
 PLAIN_SPEEDS: Final = frozenset({"", "standard"})
-_NOTHING_TOLD: Final = PLAIN_GEOGRAPHIES | PLAIN_SPEEDS
+_NOWHERE: Final = (None, *PLAIN_GEOGRAPHIES)
+_NO_SPEED: Final = (None, *PLAIN_SPEEDS)
+_OTHERS_TELLING: Final = TELLING - {"server_tool_use", "inference_geo", "speed"}
 
 
 _new: Final = tuple.__new__  # makes a named tuple in half the time
@@ -73,8 +75,8 @@ class Sheet:
     source: str
     is_text: bool = False
     """Whether tokens and a fee per request are all there is to know."""
-    flat: tuple[int, int, int, int] | None = None
-    """Fee and rates of input, cached and output tokens where they hold for every plain answer: most chat models."""
+    flat: tuple[Flat, ...] = ()
+    """Where these hold for every plain answer, as with most chat models, its cost is found here."""
     from_ms: int = -FOREVER
     until_ms: int = FOREVER
 
@@ -156,13 +158,12 @@ class PriceTable:
             or not (raw is None or TELLING.isdisjoint(raw) or _tells_nothing(raw))
         ):
             return self._told(_Key(*key), sheet, usage, at_ms)
-        flat = sheet.flat
-        if flat is not None:
-            cached, output = usage.cached_tokens, usage.output_tokens
-            text = usage.input_tokens - cached
-            if text >= 0 and cached >= 0 and output >= 0:
-                cost = flat[0] + text * flat[1] + cached * flat[2] + output * flat[3]
-                return _new(Priced, (cost, sheet.version))
+        given, cached, output = usage.input_tokens, usage.cached_tokens, usage.output_tokens
+        if given >= cached >= 0 and output >= 0:
+            for above, fee, text_rate, cached_rate, output_rate in sheet.flat:
+                if given > above:
+                    cost = fee + (given - cached) * text_rate + cached * cached_rate + output * output_rate
+                    return _new(Priced, (cost, sheet.version))
         return Priced(sheet.brackets.text(usage), sheet.version)
 
     def sheet(self, deployment: str, model: str, tier: str, at_ms: int) -> Sheet:
@@ -270,12 +271,14 @@ class PriceTable:
 
 
 def _tells_nothing(raw: Mapping[str, Any]) -> bool:
-    """Whether the usage has such keys and nothing in them, as in Anthropic's plain answers; in line for speed."""
-    for name in TELLING:
-        value = raw.get(name)
-        if value and not (isinstance(value, str) and value in _NOTHING_TOLD):
-            return False
-    return True
+    """Whether Anthropic's keys are there and say nothing, as in its plain answers; tuples, as a value may be anything."""
+    get = raw.get
+    return (
+        not get("server_tool_use")
+        and get("inference_geo") in _NOWHERE
+        and get("speed") in _NO_SPEED
+        and _OTHERS_TELLING.isdisjoint(raw)
+    )
 
 
 def _made(brackets: Brackets | None, kind: str, source: str) -> Sheet:

@@ -1,7 +1,7 @@
 """Rates in whole pico-dollars and what an answer costs by them. Imports the standard library and this folder."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, fields, replace
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, Final, Protocol
@@ -243,6 +243,19 @@ def _media(
     yield f"{medium}_cached", known.get(f"{medium}_cached", text["cached"] if same else None)
 
 
+Flat = tuple[int, int, int, int, int]
+"""Input tokens above which it holds; pico-dollars of a request, an input, a cached and an output token."""
+
+
+def _flat(sizes: Iterable[tuple[int, Rates]]) -> list[Flat]:
+    found: list[Flat] = []
+    for above, rates in sizes:
+        if rates.splits_reasoning or rates.input is None or rates.cached is None or rates.output is None:
+            return []
+        found.append((above, rates.per_request, rates.input, rates.cached, rates.output))
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Brackets:
     """Rates by the size of the request: `steps` are `(more input tokens than, rates)`, largest first.
@@ -259,12 +272,9 @@ class Brackets:
         return self.base.is_text and all(rates.is_text for _, rates in self.steps)
 
     @property
-    def flat(self) -> tuple[int, int, int, int] | None:
-        """Fee and rates of input, cached and output tokens; None where size or reasoning matters, or one is unknown."""
-        base = self.base
-        if self.steps or base.splits_reasoning or base.input is None or base.cached is None or base.output is None:
-            return None
-        return base.per_request, base.input, base.cached, base.output
+    def flat(self) -> tuple[Flat, ...]:
+        """Fee and rates of input, cached and output tokens by size; empty where reasoning matters or one is unknown."""
+        return tuple(_flat((*self.steps, (-1, self.base))))
 
     def of(self, input_tokens: int) -> Rates:
         """Return the rates of a request of this size."""
