@@ -97,6 +97,12 @@ def model_url(parts_folder: Path) -> Iterator[str]:
     yield from _started(ModelPart(), parts_folder)
 
 
+@pytest.fixture(scope="session")
+def embedding_url(parts_folder: Path) -> Iterator[str]:
+    """Base URL of the same model, which embeds there; mark such tests `model`."""
+    yield from _started(ModelPart(embeddings=True), parts_folder)
+
+
 @pytest.fixture
 def unique_prefix() -> str:
     """Topic prefix of this test alone, such as `t3f9a1c.`."""

@@ -378,8 +378,7 @@ class Inference:
 
 def _without_secrets(error: RequestError, deployment: Deployment) -> RequestError:
     """Return the error with the deployment's credentials masked: an upstream may repeat them, and callers read it."""
-    for secret in (deployment.api_key, *deployment.headers.values()):
-        text = "" if secret is None else secret.get_secret_value()
+    for text in deployment.secrets:
         if len(text) >= SHORTEST_SECRET and text in error.message:
             error.message = error.message.replace(text, "***")
     return error

@@ -1,5 +1,6 @@
 """The configuration file and environment → frozen models. The only reader of os.environ."""
 
+from broker.config.clouds import Aws, Azure, Vertex
 from broker.config.loader import load
 from broker.config.models import (
     Alias,
@@ -18,6 +19,8 @@ from broker.config.models import (
 
 __all__ = [
     "Alias",
+    "Aws",
+    "Azure",
     "ClickHouse",
     "Deployment",
     "Kafka",
@@ -28,6 +31,7 @@ __all__ = [
     "Settings",
     "Strategy",
     "Tenant",
+    "Vertex",
     "VirtualKey",
     "load",
 ]

@@ -3,19 +3,14 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from broker.config import known
-from broker.config.models import Deployment, Prices
+import orjson
+
+from broker.config import clouds, known
+from broker.config.models import Deployment, Prices, ProviderRow
 from broker.config.price_names import is_price
 from broker.config.problems import kind
 from broker.config.reading import Reading, Yaml
 from broker.topics import ALIAS_PATTERN
-
-REGION_WORDS: Final = {
-    "bedrock": "aws_region_name",
-    "sagemaker": "aws_region_name",
-    "vertex_ai": "vertex_location",
-}
-"""Provider → the parameter that names its region, where it is not `region`."""
 
 LIMIT_FIELDS: Final = ("rpm", "tpm", "itpm", "otpm", "rpd", "tpd")
 """May stand at the entry, in its parameters or in its model_info: LiteLLM looks in all three, in this order."""
@@ -30,6 +25,7 @@ PLAIN_FIELDS: Final = (
     "tags",
     "drop_params",
     "additional_drop_params",
+    "allowed_openai_params",
 )
 """Parameters that a deployment calls by the same name."""
 
@@ -56,8 +52,12 @@ def read_model_list(
     value: object,
     credentials: Mapping[str, Mapping[str, Any]],
     defaults: Mapping[str, Any],
+    rows: Mapping[str, ProviderRow],
 ) -> dict[str, list[Deployment]]:
-    """Return deployments by model name as written, in the file's order; `defaults` serve where an entry is silent."""
+    """Return deployments by model name as written, in the file's order; `defaults` serve where an entry is silent.
+
+    `rows` are the configuration's own providers by name.
+    """
     found: dict[str, list[Deployment]] = {}
     for index, entry in enumerate(reading.items(value, "model_list")):
         path = f"model_list[{index}]"
@@ -76,8 +76,12 @@ def read_model_list(
         siblings = found.setdefault(name, [])
         deployment = _Entry(reading, path, fields, credentials).deployment(alias_name(name), len(siblings), defaults)
         if deployment is not None:
-            siblings.append(deployment)
+            siblings.append(deployment.model_copy(update={"row": rows.get(deployment.provider)}))
     return found
+
+
+def _names(sources: Mapping[str, clouds.Source]) -> dict[str, str]:
+    return {field: source.parameter for field, source in sources.items()}
 
 
 class _Entry:
@@ -115,19 +119,23 @@ class _Entry:
             "base_model": self._first("base_model", self._info, self._params),
             "headers": self._headers(),
             "prices": self._prices(),
-            "region": self._region(provider),
+            "region": self._first("region", self._params, self._info),
             "extra_body": self._extra_body(),
             **{field: self._first(field, self._params, defaults) for field in PLAIN_FIELDS},
             **{field: self._first(field, self._entry, self._params, self._info) for field in LIMIT_FIELDS},
             **self._endpoint(provider),
+            **self._cloud(provider),
         }
         return self._reading.build(Deployment, values, f"{self._path}.{self._where}", {"name": "model_info.id"})
 
     def _read_params(self, value: object, credentials: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         path = f"{self._path}.{self._where}"
         general = f"model_list[].{self._where}"
-        acted = known.PARAMS_ACTED | known.listed("body") | _prices_in(value)
-        params = self._reading.section(value, path, acted, known.listed("litellm_params"), general=general)
+        named = value if isinstance(value, dict) else {}
+        provider, _ = split_model(str(named.get("model", "")), named.get("custom_llm_provider"))
+        acted = known.PARAMS_ACTED | known.listed("body") | clouds.parameters(clouds.of(provider)) | _prices_in(value)
+        others = known.listed("litellm_params") | clouds.PARAMETERS
+        params = self._reading.section(value, path, acted, others, general=general)
         name = params.get("litellm_credential_name")
         if name is None:
             return params
@@ -159,6 +167,23 @@ class _Entry:
             base = self._from_environment(variables.base)
         return {"api_base": base, "api_key": key}
 
+    def _cloud(self, provider: str) -> dict[str, Any]:
+        """What its cloud wants; variables that prove who calls serve only where the file says nothing of that."""
+        name = clouds.of(provider)
+        if name is None:
+            return {}
+        model, sources, _ = clouds.CLOUDS[name]
+        values = {field: self._params.get(source.parameter) for field, source in sources.items()}
+        proven = self._params.get("api_key") is not None or any(
+            values[field] is not None for field, source in sources.items() if source.credential
+        )
+        for field, source in sources.items():
+            if values[field] is None and not (source.credential and proven):
+                values[field] = self._from_environment(source.variables)
+        if isinstance(values.get("credentials"), dict):
+            values["credentials"] = orjson.dumps(values["credentials"]).decode()
+        return {name: self._reading.build(model, values, f"{self._path}.{self._where}", _names(sources))}
+
     def _from_environment(self, names: Iterable[str]) -> str | None:
         return next((self._reading.environ[name] for name in names if self._reading.environ.get(name)), None)
 
@@ -173,11 +198,6 @@ class _Entry:
         names = _prices_in(self._params) | _prices_in(self._info)
         values = {name: self._first(name, self._params, self._info) for name in sorted(names)}
         return self._reading.build(Prices, values, f"{self._path}.{self._where}")
-
-    def _region(self, provider: str) -> Yaml:
-        word = REGION_WORDS.get(provider, "region")
-        older = self._params.get("vertex_ai_location") if provider == "vertex_ai" else None
-        return self._first(word, self._params) or older or self._first("region", self._params)
 
     def _extra_body(self) -> dict[str, Any]:
         path = f"{self._path}.{self._where}.extra_body"

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 import yaml
 
+from broker.config.clouds import PARAMETERS
 from broker.config.models import Pool, Prices
 from broker.config.problems import likeness
 
@@ -17,6 +18,7 @@ TOP_ACTED: Final = frozenset(
     {"model_list", "router_settings", "litellm_settings", "general_settings", "environment_variables"}
     | {"credential_list", "include"}
     | {"aliases", "kafka", "redis", "clickhouse", "workers", "server", "keys", "tenants", "prices"}
+    | {"providers"}
 )
 """LiteLLM's sections, its two of convenience, and ours."""
 
@@ -26,20 +28,17 @@ ENTRY_ACTED: Final = frozenset(
 
 ENTRY_NESTED: Final = frozenset({"litellm_params", "params", "model_info"})
 
-REGIONS: Final = frozenset({"region", "aws_region_name", "vertex_location", "vertex_ai_location"})
-"""Parameters that say where a deployment is served, which its price depends on; each provider has its own word."""
-
 PARAMS_ACTED: Final = frozenset(
     {"model", "custom_llm_provider", "api_key", "api_base", "base_url", "organization", "extra_headers", "extra_body"}
     | {"rpm", "tpm", "itpm", "otpm", "rpd", "tpd", "max_parallel_requests", "timeout", "stream_timeout"}
     | {"weight", "order", "tags", "base_model"}
-    | {"drop_params", "additional_drop_params", "litellm_credential_name"}
-    | REGIONS
+    | {"drop_params", "additional_drop_params", "allowed_openai_params", "litellm_credential_name"}
+    | {"region"}
     | set(Prices.model_fields)
 )
-"""Without the parameters of a request (`body_params`) and the prices of `price_names`, which are acted on as well."""
+"""Without those of a request (`body`), of the deployment's own cloud, and prices of `price_names`: acted on as well."""
 
-CREDENTIAL_ACTED: Final = frozenset({"api_key", "api_base", "base_url", "organization"})
+CREDENTIAL_ACTED: Final = frozenset({"api_key", "api_base", "base_url", "organization"}) | PARAMETERS
 
 INFO_ACTED: Final = frozenset(
     {"id", "base_model", "rpm", "tpm", "itpm", "otpm", "rpd", "tpd"} | set(Prices.model_fields)
@@ -95,6 +94,7 @@ class Variables(NamedTuple):
 PROVIDER_VARIABLES: Final[Mapping[str, Variables]] = {
     "openai": Variables(("OPENAI_API_KEY",), ("OPENAI_BASE_URL", "OPENAI_API_BASE")),
     "azure": Variables(("AZURE_API_KEY", "AZURE_OPENAI_API_KEY"), ("AZURE_API_BASE",)),
+    "bedrock": Variables(("AWS_BEARER_TOKEN_BEDROCK",)),
     "azure_ai": Variables(("AZURE_AI_API_KEY",), ("AZURE_AI_API_BASE",)),
     "anthropic": Variables(("ANTHROPIC_API_KEY",), ("ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL")),
     "gemini": Variables(("GEMINI_API_KEY", "GOOGLE_API_KEY")),

@@ -87,7 +87,8 @@ def _text(value: object) -> str:
 def _settings(reading: Reading, top: Mapping[str, Any]) -> dict[str, Any]:
     rules = policy.read_policy(reading, top.get("router_settings"), top.get("litellm_settings"))
     credentials = _credentials(reading, top.get("credential_list"))
-    models = read_model_list(reading, top.get("model_list"), credentials, policy.deployment_defaults(rules))
+    rows = sections.read_providers(reading, top.get("providers"))
+    models = read_model_list(reading, top.get("model_list"), credentials, policy.deployment_defaults(rules), rows)
     _check_names(reading, models)
     names, renamed = policy.read_names(reading, models, rules.get("model_group_alias"))
     aliases, default_fallbacks = _aliases(reading, top.get("aliases"), models, rules, names)

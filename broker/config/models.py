@@ -6,15 +6,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from broker.config.clouds import Aws, Azure, Section, Vertex
 from broker.config.price_names import is_price
 
 SearchContext = Literal["search_context_size_low", "search_context_size_medium", "search_context_size_high"]
-
-
-class Section(BaseModel):
-    """Base of every section: immutable, and strict about its names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Strategy(StrEnum):
@@ -60,6 +55,27 @@ class Prices(BaseModel):
         return self
 
 
+class ProviderRow(Section):
+    """A provider of the configuration's own (`providers`): an OpenAI-compatible one needs no more than an address."""
+
+    base_url: str
+    dialect: Literal["openai", "anthropic", "gemini", "cohere"] = "openai"
+    auth: Literal["bearer", "x-api-key", "api-key", "x-goog-api-key"] = "bearer"
+    """How the key is sent."""
+    headers: dict[str, SecretStr] = Field(default_factory=dict)
+    """Of every call."""
+    renames: dict[str, str] = Field(default_factory=dict)
+    """OpenAI's name of a parameter → its own."""
+    lacks: tuple[str, ...] = ()
+    """Parameters it refuses: 400 by name, or left out with `drop_params`."""
+    asks_usage: bool = True
+    """Whether a stream tells its usage only when asked by `stream_options`."""
+    limit_headers: dict[str, str] = Field(default_factory=dict)
+    """Its limit headers → OpenAI's names of them (`x-ratelimit-remaining-tokens`, …)."""
+    prices_as: str = ""
+    """Whose published prices hold: a provider's name in the package of prices."""
+
+
 class Deployment(Section):
     """One way to serve an alias. Times are seconds; limits are per 60 s; None means no limit."""
 
@@ -93,8 +109,25 @@ class Deployment(Section):
     prices: Prices = Prices()
     drop_params: bool = False
     additional_drop_params: tuple[str, ...] = ()
+    allowed_openai_params: tuple[str, ...] = ()
+    """Parameters that are sent although the table says that the provider refuses them."""
+    row: ProviderRow | None = None
+    """What the configuration itself says of the provider; None where the table has its row."""
     extra_body: dict[str, Any] = Field(default_factory=dict, repr=False)
     """Parameters the configuration adds to every request of this deployment (temperature, seed, …)."""
+    aws: Aws | None = None
+    azure: Azure | None = None
+    vertex: Vertex | None = None
+    """Of the three only the one whose provider it is."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Every credential in it as text: what no message, log or record may quote."""
+        clouds = [value for part in (self.aws, self.azure, self.vertex) if part is not None for _, value in part]
+        found = (self.api_key, *self.headers.values(), *clouds)
+        return tuple(
+            text for each in found if isinstance(each, SecretStr) and (text := each.get_secret_value().strip())
+        )
 
 
 class Alias(Section):

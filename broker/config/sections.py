@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, time
 from typing import Any, Final
 
-from broker.config.models import Pool, Tenant, VirtualKey
+from broker.config.models import Pool, ProviderRow, Tenant, VirtualKey
 from broker.config.problems import kind
 from broker.config.reading import ModelT, Reading
 
@@ -139,3 +139,14 @@ def read_prices(reading: Reading, value: object) -> tuple[dict[str, Any], ...]:
         path = f"prices[{index}]"
         rows.append(reading.resolve(reading.mapping(entry, path), path))
     return tuple(rows)
+
+
+def read_providers(reading: Reading, value: object) -> dict[str, ProviderRow]:
+    """Return `providers`, a mapping of a provider's name → what its row says; it goes before the table's own."""
+    rows = {}
+    for name, entry in reading.mapping(value, "providers").items():
+        path = f"providers.{name}"
+        row = reading.build(ProviderRow, reading.section(entry, path, set(ProviderRow.model_fields)), path)
+        if row is not None:
+            rows[name] = row
+    return rows

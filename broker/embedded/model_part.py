@@ -32,6 +32,11 @@ class ModelPart(Part):
     end_with = signal.SIGKILL
     patience = 120.0
 
+    def __init__(self, *, embeddings: bool = False) -> None:
+        """`embeddings`: it embeds texts in place of answering."""
+        super().__init__()
+        self._embeddings = embeddings
+
     def command(self, folder: Path, port: int) -> Sequence[str]:
         """Run the server; it keeps no data."""
         del folder
@@ -46,6 +51,7 @@ class ModelPart(Part):
             MODEL_NAME,
             "--port",
             str(port),
+            *(["--embeddings"] if self._embeddings else []),
         ]
 
     def address(self) -> str:

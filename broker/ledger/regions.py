@@ -42,6 +42,9 @@ SELLERS: Final = {"azure": "azure", "aws": "bedrock", "bedrock": "bedrock", "ver
 }
 """Clouds that sell others' models at prices of their own; what stands for them in overrides."""
 
+JINA: Final = "https://api.jina.ai/"
+"""The one address that our list knows and the package does not."""
+
 _LOOPBACK: Final = re.compile(r"^https?://(localhost|127\.|\[::1\]|0\.0\.0\.0)", re.IGNORECASE)
 _OPENAI: Final = re.compile(r"^https://([a-z]{2})\.api\.openai\.com(?:[/:]|$)")
 """Data residency: developers.openai.com/api/docs/guides/data-residency."""
@@ -84,29 +87,27 @@ def seller_of(deployment: Deployment) -> Seller | None:
         return _seller(provider, deployment, model)
     if deployment.provider in {"azure", "azure_ai", "azure_text"}:
         return None
-    if deployment.api_base is None or deployment.provider in SELLERS:
+    row = deployment.row
+    if row is not None and row.prices_as:
+        return _seller(row.prices_as, deployment, None)
+    base = deployment.api_base or (row.base_url if row is not None else None)
+    if base is None or deployment.provider in SELLERS:
         return _seller(deployment.provider, deployment, None)
-    base = deployment.api_base
     if _LOOPBACK.match(base):
         return None
     if _OPENAI.match(base):
         return _seller("openai", deployment, None)
     found = provider_at(base)
     if found is None:
-        return _listed_only(deployment)
+        return _seller("jina_ai", deployment, None) if base.startswith(JINA) else None
     return None if found.id in {"azure", "aws"} else _seller(found.id, deployment, None)
-
-
-def _listed_only(deployment: Deployment) -> Seller | None:
-    """Providers that the package does not know and our list does, at their own address."""
-    own = {"jina_ai": "https://api.jina.ai/"}.get(deployment.provider)
-    return _seller(deployment.provider, deployment, None) if own and (deployment.api_base or "").startswith(own) else None
 
 
 def _seller(provider: str, deployment: Deployment, model: str | None) -> Seller:
     package = PACKAGE_NAMES.get(provider, provider)
     name = SELLERS.get(provider, package)
-    region = (deployment.region or "").lower()
+    cloud = deployment.aws.region if deployment.aws else deployment.vertex.location if deployment.vertex else None
+    region = (deployment.region or cloud or "").lower()
     base = (deployment.api_base or "").lower()
     if name == "azure":
         zone = _AZURE_ZONE.match(model or "")

@@ -4,13 +4,14 @@ A provider without a row is an OpenAI-compatible server when the configuration n
 models and broker errors.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from broker.config import Deployment
-from broker.errors import ConfigError
+from broker.errors import ConfigError, InvalidRequest
 from workers.providers.provider import Provider
 from workers.providers.table import PROVIDERS
 
@@ -42,6 +43,18 @@ OWN_API: Final = frozenset(
 """Providers whose own API is not OpenAI's; without their dialect they cannot be called, whatever the address."""
 
 
+NOTHING_ASKED: Final[Mapping[str, tuple[Any, ...]]] = {
+    "n": (1,), "logprobs": (False,), "top_logprobs": (0,), "presence_penalty": (0,), "frequency_penalty": (0,),
+    "logit_bias": ({},), "temperature": (1,), "top_p": (1,), "parallel_tool_calls": (True,), "store": (False,),
+    "service_tier": ("auto",), "modalities": (["text"],), "metadata": ({},), "stop": ([],), "tools": ([],),
+    "reasoning_effort": (), "verbosity": ("medium",),
+}  # fmt: skip
+"""Values of OpenAI's parameters that are its defaults: whoever sends them asks for nothing."""
+
+HARMLESS: Final = frozenset({"user", "store", "metadata", "prompt_cache_key", "safety_identifier"})
+"""Parameters that change nothing of an answer: where a provider has none such they are left out without a word."""
+
+
 @dataclass(frozen=True, slots=True)
 class ResolvedDeployment:
     """All of a deployment that a call needs, worked out once. `headers` has credentials in it."""
@@ -56,6 +69,42 @@ class ResolvedDeployment:
     """Parameters that are not sent."""
     secrets: tuple[str, ...]
     """What no message may quote."""
+    lacks: frozenset[str] = frozenset()
+    """Parameters the provider refuses for this model."""
+    renames: tuple[tuple[str, str], ...] = ()
+    """Parameters it knows by another name: OpenAI's and its own."""
+
+    def cannot_take(self, param: str, why: str = "") -> None:
+        """Refuse a parameter the provider does not have, unless the deployment drops such (`drop_params`).
+
+        Raises `InvalidRequest` naming it.
+        """
+        if not self.deployment.drop_params:
+            reason = why or f"{self.deployment.provider} has no such parameter"
+            raise InvalidRequest(f"{param}: {reason}; set drop_params to leave it out", param=param)
+
+
+UNLISTED: Final = Provider(source="the configuration")
+"""A server that speaks OpenAI's API and that nobody listed."""
+
+
+def row_of(deployment: Deployment) -> Provider | None:
+    """Return the row of a deployment's provider: the configuration's own, else the table's; None without any."""
+    own = deployment.row
+    if own is None:
+        return PROVIDERS.get(deployment.provider)
+    return Provider(
+        source="the configuration",
+        base_url=own.base_url,
+        dialect=own.dialect,
+        auth=own.auth,
+        extra=tuple((name.lower(), value.get_secret_value()) for name, value in own.headers.items()),
+        renames=tuple(own.renames.items()),
+        lacks=frozenset(own.lacks),
+        asks_usage=own.asks_usage,
+        limits=tuple((name.lower(), told.lower()) for name, told in own.limit_headers.items()),
+        prices_as=own.prices_as,
+    )
 
 
 def resolve(deployment: Deployment) -> ResolvedDeployment:
@@ -64,8 +113,8 @@ def resolve(deployment: Deployment) -> ResolvedDeployment:
     Raises `ConfigError` naming the deployment when its provider's API is not spoken here, when nobody says its
     address, or when the address is not a URL.
     """
-    provider = PROVIDERS.get(deployment.provider)
-    if deployment.provider in OWN_API:
+    provider = row_of(deployment)
+    if provider is None and deployment.provider in OWN_API:
         raise ConfigError(
             f"deployment {deployment.name}: provider {deployment.provider} has an API of its own that is not spoken "
             "yet; put an OpenAI-compatible endpoint before it and name that with `openai/…` and `api_base`"
@@ -75,16 +124,21 @@ def resolve(deployment: Deployment) -> ResolvedDeployment:
             f"deployment {deployment.name}: provider {deployment.provider} is not known; "
             "an OpenAI-compatible server needs `api_base`"
         )
-    provider = provider or Provider()
-    headers, secrets = _headers(deployment, provider)
+    provider = provider or UNLISTED
+    quirk = next(
+        (each for each in provider.quirks if re.match(each.models, deployment.base_model or deployment.model)), None
+    )
+    lacks = provider.lacks | (quirk.lacks if quirk else frozenset())
     return ResolvedDeployment(
         deployment,
         provider,
         _base_url(deployment, provider),
-        headers,
+        _headers(deployment, provider),
         deployment.extra_body,
         frozenset(deployment.additional_drop_params),
-        secrets,
+        deployment.secrets,
+        lacks - frozenset(deployment.allowed_openai_params),
+        provider.renames + (quirk.renames if quirk else ()),
     )
 
 
@@ -105,8 +159,8 @@ def _base_url(deployment: Deployment, provider: Provider) -> str:
     return base if parts.path else base + provider.path
 
 
-def _headers(deployment: Deployment, provider: Provider) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
-    """Return the headers of every call and the values that are secret; the configuration's own win."""
+def _headers(deployment: Deployment, provider: Provider) -> tuple[tuple[str, str], ...]:
+    """Return the headers of every call; the configuration's own win."""
     key = deployment.api_key.get_secret_value().strip() if deployment.api_key else ""
     own = {name.lower(): value.get_secret_value().strip() for name, value in deployment.headers.items()}
     headers = {"content-type": "application/json", "accept": "application/json", **dict(provider.extra)}
@@ -114,4 +168,4 @@ def _headers(deployment: Deployment, provider: Provider) -> tuple[tuple[tuple[st
         name, before = AUTH[provider.auth]
         headers[name] = before + key
     headers.update(own)
-    return tuple(headers.items()), tuple(value for value in (key, *own.values()) if value)
+    return tuple(headers.items())

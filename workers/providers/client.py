@@ -14,8 +14,9 @@ from broker.errors import BadUpstreamResponse, ConfigError, RequestError, Upstre
 from workers.providers import openai
 from workers.providers.base import Call, CallResult, OnChunk, Outbound
 from workers.providers.catalog import ResolvedDeployment, resolve
+from workers.providers.credential import Credential
 from workers.providers.dialect import Dialect
-from workers.providers.registry import DIALECTS
+from workers.providers.registry import CREDENTIALS, DIALECTS
 from workers.providers.transport import MAX_BODY_BYTES, StreamedResponse, Transport
 
 OFF_LOOP_BYTES: Final = 256 << 10
@@ -34,6 +35,8 @@ class _Target:
     deployment: Deployment
     resolved: ResolvedDeployment
     dialect: Dialect
+    credential: Credential | None
+    """None where its headers authorise a call as they are."""
 
 
 class HttpProviderClient:
@@ -68,36 +71,40 @@ class HttpProviderClient:
     def _resolve(self, deployment: Deployment) -> _Target:
         try:
             resolved = resolve(deployment)
+            make = CREDENTIALS.get(resolved.provider.auth) if deployment.api_key is None else None
+            credential = make(resolved, self._transport, self._clock) if make is not None else None
         except ConfigError as error:
             raise UpstreamUnreachable(str(error)) from None
-        target = self._targets[deployment.name] = _Target(deployment, resolved, DIALECTS[resolved.provider.dialect])
+        dialect = DIALECTS[resolved.provider.dialect]
+        target = self._targets[deployment.name] = _Target(deployment, resolved, dialect, credential)
         return target
 
     async def _post(self, target: _Target, call: Call) -> CallResult:
         out = target.dialect.outbound(target.resolved, call.endpoint, call.body, streams=False)
-        answer = await self._transport.post(
-            out.url, headers=_headers(target.resolved, call, out), body=out.body, timeout=call.timeout
-        )
+        headers = await _headers(target, call, out)
+        answer = await self._transport.post(out.url, headers=headers, body=out.body, timeout=call.timeout)
+        told = openai.told_limits(target.resolved, answer.headers)
         if answer.status not in _OK:
-            raise target.dialect.error(answer.status, answer.headers, answer.body, self._clock.now_ms() / 1000)
-        return await _read(target, call, answer.body, answer.headers)
+            raise target.dialect.error(answer.status, told, answer.body, self._clock.now_ms() / 1000)
+        return await _read(target, call, answer.body, told)
 
     async def _stream(self, target: _Target, call: Call, on_chunk: OnChunk) -> CallResult:
         started = self._clock.monotonic()
         out = target.dialect.outbound(target.resolved, call.endpoint, call.body, streams=True)
+        headers = await _headers(target, call, out)
         async with self._transport.stream(
             out.url,
-            headers=_headers(target.resolved, call, out),
+            headers=headers,
             body=out.body,
             timeout=call.timeout,
             read_timeout=min(call.timeout, call.deployment.stream_timeout or call.timeout),
         ) as answer:
             content_type = answer.headers.get("content-type", "")
+            told = openai.told_limits(target.resolved, answer.headers)
             if answer.status not in _OK:
-                raw = await _whole(answer)
-                raise target.dialect.error(answer.status, answer.headers, raw, self._clock.now_ms() / 1000)
+                raise target.dialect.error(answer.status, told, await _whole(answer), self._clock.now_ms() / 1000)
             if "json" in content_type or "html" in content_type:
-                return await _read(target, call, await _whole(answer), answer.headers)
+                return await _read(target, call, await _whole(answer), told)
             return await self._follow(target, call, answer, on_chunk, started)
 
     async def _follow(
@@ -122,7 +129,8 @@ class HttpProviderClient:
                 break
         body = completion.body()
         raw = orjson.dumps(body)
-        found = openai.result(target.resolved, call.endpoint, call.body, body, raw, answer.headers)
+        told = openai.told_limits(target.resolved, answer.headers)
+        found = openai.result(target.resolved, call.endpoint, call.body, body, raw, told)
         return CallResult(
             found.body,
             found.model,
@@ -161,13 +169,14 @@ async def _drain(answer: StreamedResponse) -> None:
         return  # the answer is whole; the connection is closed instead of kept
 
 
-def _headers(resolved: ResolvedDeployment, call: Call, out: Outbound) -> list[tuple[str, str]]:
+async def _headers(target: _Target, call: Call, out: Outbound) -> list[tuple[str, str]]:
     """Add the request's own headers. An id is any text; what HTTP cannot carry of it is percent-encoded."""
     name = call.request_id
-    base = resolved.headers
-    if out.headers:
-        own = {header for header, _ in out.headers}
-        base = (*(pair for pair in base if pair[0] not in own), *out.headers)
+    base = target.resolved.headers
+    more = out.headers if target.credential is None else (*out.headers, *await target.credential.headers(out))
+    if more:
+        own = {header for header, _ in more}
+        base = (*(pair for pair in base if pair[0] not in own), *more)
     headers = [*base, ("x-request-id", name if _is_plain(name) else quote(name))]
     if call.traceparent and _is_plain(call.traceparent):
         headers.append(("traceparent", call.traceparent))

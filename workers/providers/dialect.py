@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 import orjson
 
-from broker.errors import BadUpstreamResponse, InvalidRequest, RequestError
+from broker.errors import BadUpstreamResponse, RequestError
 from workers.providers.base import CallResult, Outbound
 from workers.providers.catalog import ResolvedDeployment
 from workers.providers.openai_stream import Completion
@@ -80,13 +80,8 @@ class Dialect(Protocol):
 
 
 def cannot_take(target: ResolvedDeployment, param: str, why: str = "") -> None:
-    """Refuse a parameter the provider does not have, unless the deployment drops such (`drop_params`).
-
-    Raises `InvalidRequest` naming it.
-    """
-    if not target.deployment.drop_params:
-        reason = why or f"{target.deployment.provider} has no such parameter"
-        raise InvalidRequest(f"{param}: {reason}; set drop_params to leave it out", param=param)
+    """Refuse a parameter the provider does not have, as `ResolvedDeployment.cannot_take` does."""
+    target.cannot_take(param, why)
 
 
 def given(target: ResolvedDeployment, body: Mapping[str, Any]) -> dict[str, Any]:

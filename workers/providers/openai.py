@@ -8,7 +8,7 @@ import orjson
 from broker.errors import BadUpstreamResponse, InvalidRequest, RequestError, UpstreamError
 from schemas.request import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from workers.providers.base import CallResult
-from workers.providers.catalog import ResolvedDeployment
+from workers.providers.catalog import HARMLESS, NOTHING_ASKED, ResolvedDeployment
 from workers.providers.status import error_status, upstream_error
 from workers.providers.usage import estimate, stated_cost, usage_of
 
@@ -53,7 +53,7 @@ def request(target: ResolvedDeployment, body: Mapping[str, Any], *, streams: boo
     """Return the body to send: the caller's over the deployment's defaults, the provider's own model name in it.
 
     A stream is asked for its usage, where `asks_usage` and the provider need it. Raises `InvalidRequest` when the body
-    cannot be written as JSON.
+    cannot be written as JSON, or names what the provider cannot take.
     """
     out = {**target.defaults, **body, "model": target.deployment.model}
     for name in out.keys() & CONTROL:
@@ -63,7 +63,9 @@ def request(target: ResolvedDeployment, body: Mapping[str, Any], *, streams: boo
             out[name] = target.defaults[name]
     for name in out.keys() & target.dropped:
         del out[name]
-    for name, theirs in target.provider.renames:
+    if target.lacks:
+        _leave_out(target, out)
+    for name, theirs in target.renames:
         if name in out:
             out.setdefault(theirs, out[name])
             del out[name]
@@ -81,6 +83,14 @@ def request(target: ResolvedDeployment, body: Mapping[str, Any], *, streams: boo
         return orjson.dumps(out)
     except TypeError as error:
         raise InvalidRequest(f"the body cannot be written as JSON: {error}") from None
+
+
+def _leave_out(target: ResolvedDeployment, out: dict[str, Any]) -> None:
+    """Take out what the provider refuses; where it would have changed the answer, the request is refused by name."""
+    for name in sorted(out.keys() & target.lacks):
+        value = out.pop(name)
+        if value is not None and name not in HARMLESS and value not in NOTHING_ASKED.get(name, ()):
+            target.cannot_take(name)
 
 
 def parse(raw: bytes) -> Any:  # noqa: ANN401 - any JSON
@@ -195,3 +205,11 @@ def error(status: int, headers: Mapping[str, str], raw: bytes, now: float) -> Re
 
 def _limits(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name.startswith(_LIMITS)}
+
+
+def told_limits(target: ResolvedDeployment, headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Return an answer's headers with the provider's own limits under OpenAI's names too, where its row has some."""
+    if not target.provider.limits:
+        return headers
+    renamed = {known: headers[own] for own, known in target.provider.limits if own in headers}
+    return {**headers, **renamed}

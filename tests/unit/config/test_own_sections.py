@@ -1,12 +1,16 @@
 """Our own sections of the file, and the variables that go before it."""
 
 import hashlib
+import re
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from broker.config import Settings, Strategy, load
+from broker.config.loader import settings_of
+from broker.config.problems import ConfigProblems
+from broker.config.views import masked
 from tests.unit.config.yaml_text import settings_from
 
 FILE = Path(__file__).parent / "files" / "own.yaml"
@@ -143,3 +147,26 @@ def test_the_providers_own_variables_serve_a_deployment_that_names_no_address() 
 def test_the_providers_own_credential_never_goes_to_an_address_of_the_file() -> None:
     entry = "model_list: [{model_name: m, params: {model: openai/x, api_base: 'http://elsewhere.example'}}]"
     assert settings_from(entry, {"OPENAI_API_KEY": "o"}).aliases["m"].deployments[0].api_key is None
+
+
+def test_a_provider_of_the_configuration_is_named_like_any_other() -> None:
+    rows = {"acme": {"base_url": "https://api.acme.test/v1", "lacks": ["seed"], "headers": {"x-team": "os.environ/T"}}}
+    models = [{"model_name": "a", "litellm_params": {"model": "acme/m"}}]
+    settings = settings_of({"providers": rows, "model_list": models}, {"T": "team-secret"})
+    row = settings.aliases["a"].deployments[0].row
+    assert row is not None
+    assert (row.base_url, row.lacks, row.dialect) == ("https://api.acme.test/v1", ("seed",), "openai")
+    assert "team-secret" not in str(masked(settings))
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ({}, "providers.acme.base_url: Field required"),
+        ({"base_url": "x", "dialect": "klingon"}, "providers.acme.dialect"),
+        ({"base_url": "x", "auht": "bearer"}, "providers.acme.auht: unknown key; the nearest known one is auth"),
+    ],
+)
+def test_what_is_wrong_with_a_provider_is_named(row: dict[str, str], problem: str) -> None:
+    with pytest.raises(ConfigProblems, match=re.escape(problem)):
+        settings_of({"providers": {"acme": row}}, {})

@@ -1,0 +1,59 @@
+"""What a caller is given parses, strictly, with the types of OpenAI's own package, whatever provider answered."""
+
+from typing import Any, Final
+
+import pytest
+from openai.types import Completion, CreateEmbeddingResponse, ImagesResponse, ModerationCreateResponse
+from openai.types.audio import Transcription
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.responses import Response
+from pydantic import BaseModel
+
+from schemas.request import (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    IMAGES,
+    MODERATIONS,
+    RERANK,
+    RESPONSES,
+    TRANSCRIPTIONS,
+)
+from tests.golden.cases import cases, dialect_of, stream_of, target
+from tests.golden.test_dialects import raw
+
+TYPES: Final[dict[str, type[BaseModel]]] = {
+    CHAT: ChatCompletion,
+    COMPLETIONS: Completion,
+    EMBEDDINGS: CreateEmbeddingResponse,
+    IMAGES: ImagesResponse,
+    MODERATIONS: ModerationCreateResponse,
+    RESPONSES: Response,
+    TRANSCRIPTIONS: Transcription,
+}
+"""By endpoint; rerank is in Cohere's shape, which OpenAI has no type for."""
+
+
+@pytest.mark.parametrize(("folder", "case"), cases("answers"))
+def test_an_answer_parses_with_openais_own_type(folder: str, case: dict[str, Any]) -> None:
+    if case["endpoint"] == RERANK:
+        assert folder not in {"anthropic", "gemini"}
+        return
+    resolved = target(case["deployment"])
+    found = dialect_of(resolved).answer(
+        resolved, case["endpoint"], case["asked"], raw(case["answer"]), case.get("headers", {})
+    )
+    TYPES[case["endpoint"]].model_validate_json(found.body, strict=True)
+
+
+@pytest.mark.parametrize(("folder", "case"), cases("streams"))
+def test_every_chunk_and_the_whole_parse_with_openais_own_types(folder: str, case: dict[str, Any]) -> None:
+    resolved = target(case["deployment"])
+    stream = dialect_of(resolved).stream(resolved, case["endpoint"], case["asked"])
+    chunks = [
+        ChatCompletionChunk.model_validate_json(chunk, strict=True)
+        for chunk, _ in stream.feed(stream_of(folder, case["stream"]))
+    ]
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert [chunk.usage is not None for chunk in chunks].count(True) <= 1
+    ChatCompletion.model_validate(stream.body(), strict=True)
