@@ -21,6 +21,10 @@ FINISH: Final = {
 """OpenAI's `finish_reason` by `stop_reason`."""
 
 
+PRICED_BY: Final = ("cache_creation", "server_tool_use", "inference_geo", "speed", "service_tier")
+"""Of Anthropic's usage what OpenAI's has no words for and the price depends on; a stream tells it nowhere else."""
+
+
 def message_of(body: Mapping[str, Any], model: str, *, forced: bool) -> dict[str, Any]:
     """Return the chat completion of a message. Raises KeyError, TypeError and the like where it is none."""
     if body["type"] != "message" or body["role"] != "assistant":
@@ -95,6 +99,7 @@ def usage_of(raw: object) -> dict[str, Any] | None:
         "total_tokens": prompt + output,
         "prompt_tokens_details": {"cached_tokens": read, "cache_creation_tokens": written},
         "completion_tokens_details": {"reasoning_tokens": thinking},
+        **{name: raw[name] for name in PRICED_BY if raw.get(name)},
     }
 
 

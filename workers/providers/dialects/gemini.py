@@ -33,15 +33,19 @@ NUMBERS: Final = {
 }  # fmt: skip
 """OpenAI's numbers and their names in `generationConfig`."""
 
+TIERS: Final = ("standard", "flex", "priority")
+"""`serviceTier`: ai.google.dev/gemini-api/docs/priority-inference."""
+
 OURS: Final = frozenset(
     {
         "model", "messages", "max_tokens", "max_completion_tokens", "stop", "stream", "stream_options", "tools",
-        "tool_choice", "response_format", "reasoning_effort", "logprobs", "store", "generationConfig", *NUMBERS,
+        "tool_choice", "response_format", "reasoning_effort", "logprobs", "store", "generationConfig", "service_tier",
+        *NUMBERS,
     }
 )  # fmt: skip
 ABSENT: Final[Mapping[str, tuple[Any, ...]]] = {
     "parallel_tool_calls": (True,), "logit_bias": ({},), "modalities": (["text"],), "audio": (), "prediction": (),
-    "web_search_options": (), "functions": (), "function_call": (), "verbosity": (), "service_tier": ("auto",),
+    "web_search_options": (), "functions": (), "function_call": (), "verbosity": (),
     "metadata": ({},), "user": (), "prompt_cache_key": (), "safety_identifier": (),
 }  # fmt: skip
 """OpenAI's parameters that this API does not have, and the values that ask for nothing."""
@@ -89,8 +93,21 @@ def _chat(target: ResolvedDeployment, asked: Mapping[str, Any]) -> dict[str, Any
     config = _config(target, asked)
     if config:
         out["generationConfig"] = config
+    tier = _tier(target, asked)
+    if tier is not None:
+        out["serviceTier"] = tier
     out.update((name, value) for name, value in without(asked, OURS | ABSENT.keys() | openai.CONTROL))
     return out
+
+
+def _tier(target: ResolvedDeployment, asked: Mapping[str, Any]) -> str | None:
+    """Return the tier to ask for; OpenAI's `auto` and `default` are what comes unasked."""
+    tier = asked.get("service_tier")
+    if tier in TIERS:
+        return str(tier)
+    if tier not in (None, "auto", "default"):
+        cannot_take(target, "service_tier", f"Gemini has {', '.join(TIERS)}")
+    return None
 
 
 def _config(target: ResolvedDeployment, asked: Mapping[str, Any]) -> dict[str, Any]:
