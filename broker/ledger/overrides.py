@@ -26,6 +26,9 @@ from broker.ledger.rates import Brackets, Rates, rates_of
 from broker.ledger.stated import exact_pico
 
 ANY: Final = "*"
+GLOBAL: Final = ""
+UNKNOWN_REGION: Final = "?"
+"""A region that nobody named, of a seller whose prices depend on it."""
 STANDARD_RATES: Final = "standard"
 UNPRICED: Final = "unpriced"
 UNKNOWN: Final = "unknown"
@@ -77,7 +80,7 @@ class Override:
         """Whether this entry speaks of the model in this tier and region, whatever the date."""
         if provider != self.provider or not (model.lower() in self.models or ANY in self.models):
             return False
-        here = self.region == region or (self.region == ANY and bool(region))
+        here = self.region == region or (self.region == ANY and region not in {GLOBAL, UNKNOWN_REGION})
         return here and (self.tier == tier or bool(region and not self.tier))
 
     def apply(self, compared: Brackets | None) -> Brackets | None:

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from genai_prices.types import ModelInfo
 
 from broker.config import Deployment
-from broker.ledger.overrides import Override, parse, shipped
+from broker.ledger.overrides import GLOBAL, UNKNOWN_REGION, Override, parse, shipped
 from broker.ledger.published import (
     BATCH,
     FOREVER,
@@ -25,7 +25,7 @@ from broker.ledger.published import (
     published,
 )
 from broker.ledger.rates import Brackets, Flat, Tokens
-from broker.ledger.regions import GLOBAL, UNKNOWN, Seller, cloud_model, seller_of
+from broker.ledger.regions import Seller, cloud_model, seller_of
 from broker.ledger.stated import Stated, stated
 from broker.ledger.units import Units, billed_units, count, units_in
 
@@ -202,7 +202,7 @@ class PriceTable:
         tier = STANDARD if key.tier in STANDARD_TIERS else key.tier
         seller = source.seller
         if source.own is not None:
-            brackets = source.own.of(tier, key.region or (seller.region if seller else GLOBAL).replace(UNKNOWN, ""))
+            brackets = source.own.of(tier, key.region or (seller.region if seller else GLOBAL).replace(UNKNOWN_REGION, GLOBAL))
             return _made(brackets, "config", "the deployment's own prices")
         if seller is None:
             return Sheet(None, f"{PACKAGE}+unpriced", "nobody publishes prices of this address")

@@ -11,11 +11,8 @@ from typing import Final
 from genai_prices.types import ModelInfo, Provider
 
 from broker.config import Deployment
+from broker.ledger.overrides import GLOBAL, UNKNOWN_REGION
 from broker.ledger.published import find_model, provider_at, provider_of
-
-GLOBAL: Final = ""
-UNKNOWN: Final = "?"
-"""A region that nobody named, of a provider whose prices depend on it."""
 
 PACKAGE_NAMES: Final = {
     "cohere_chat": "cohere",
@@ -117,7 +114,7 @@ def _seller(provider: str, deployment: Deployment, model: str | None) -> Seller:
         at = _VERTEX.match(base)
         found = region or (at[1] or at[2] if at else "")
         told = found or bool(model) or base.startswith("https://aiplatform.googleapis.com")
-        return Seller(name, provider_of(package), _global(found) if told else UNKNOWN, model)
+        return Seller(name, provider_of(package), _global(found) if told else UNKNOWN_REGION, model)
     if name == "bedrock":
         at = _BEDROCK.match(base)
         return Seller(name, provider_of(package), region or (at[1] if at else ""), model)

@@ -223,7 +223,6 @@ def test_a_price_of_zero_in_the_configuration_is_a_price() -> None:
         "http://localhost:8000/v1",
         "http://127.0.0.1:8080",
         "https://gateway.example.com/v1",
-        "https://eu.api.openai.com/v1",  # data residency costs more
     ],
 )
 def test_an_address_whose_prices_nobody_publishes_has_none(api_base: str) -> None:
