@@ -14,6 +14,7 @@ COMMANDS: Final = {
     "dead": "dead letters: list, show, replay",
     "demo": "the main job on this machine: 40 requests, answers, spend",
     "doctor": "check every configured part and say what to do",
+    "prices": "show prices and their sources, or what changed in them",
     "relay": "republish parked requests when they are due",
     "result": "read the stored answer of a request",
     "simulate": "serve the OpenAI, Anthropic and Gemini APIs with faults and limits on demand",

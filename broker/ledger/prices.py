@@ -166,9 +166,12 @@ class PriceTable:
                     return _new(Priced, (cost, sheet.version))
         return Priced(sheet.brackets.text(usage), sheet.version)
 
-    def sheet(self, deployment: str, model: str, tier: str, at_ms: int) -> Sheet:
-        """Return the rates by which answers of a deployment are priced; `model` and `tier` are as in `price`."""
-        return self._find(_Key(deployment, model, tier, GLOBAL), at_ms)
+    def sheet(self, deployment: str, model: str, tier: str, at_ms: int, place: str = GLOBAL) -> Sheet:
+        """Return the rates by which answers of a deployment are priced; `model` and `tier` are as in `price`.
+
+        `place` is where an answer says it was made, if it does.
+        """
+        return self._find(_Key(deployment, model, tier, place), at_ms)
 
     def _told(self, key: _Key, sheet: Sheet, usage: Tokens, at_ms: int) -> Priced:
         """Price an answer whose usage tells more than tokens of text."""
@@ -202,7 +205,9 @@ class PriceTable:
         tier = STANDARD if key.tier in STANDARD_TIERS else key.tier
         seller = source.seller
         if source.own is not None:
-            brackets = source.own.of(tier, key.region or (seller.region if seller else GLOBAL).replace(UNKNOWN_REGION, GLOBAL))
+            brackets = source.own.of(
+                tier, key.region or (seller.region if seller else GLOBAL).replace(UNKNOWN_REGION, GLOBAL)
+            )
             return _made(brackets, "config", "the deployment's own prices")
         if seller is None:
             return Sheet(None, f"{PACKAGE}+unpriced", "nobody publishes prices of this address")
@@ -254,7 +259,8 @@ class PriceTable:
         covering = [
             each
             for each in self._overrides
-            if any(each.covers(provider, name, tier, region) for provider in providers for name in names)
+            if each.provider in providers
+            and any(each.covers(provider, name, tier, region) for provider in providers for name in names)
         ]
         found = next((each for each in covering if each.from_ms <= at_ms), None)
         from_ms = max((each.from_ms for each in covering if each.from_ms <= at_ms), default=-FOREVER)
@@ -356,4 +362,3 @@ def _with_audio(usage: Tokens, units: Units) -> Units | None:
     if not usage.output_tokens:
         return replace(units, audio_input=audio)
     return None if usage.input_tokens else replace(units, audio_output=audio)
-

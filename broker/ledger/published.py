@@ -163,9 +163,7 @@ def published(model: ModelInfo, tier: str, at_ms: int, *, audio_like_text: bool 
     return Published(brackets, from_ms, until_ms)
 
 
-def _tier_brackets(
-    stated: Mapping[str, Price], standard: Mapping[str, Price], *, like_text: bool
-) -> Brackets | None:
+def _tier_brackets(stated: Mapping[str, Price], standard: Mapping[str, Price], *, like_text: bool) -> Brackets | None:
     missing = frozenset(standard.keys() - stated.keys())
     if not stated or "requests_kcount" in missing:
         return None

@@ -229,9 +229,7 @@ def rates_of(
     media = dict(_media(known, text, "image", like_text=True))
     media |= dict(_media(known, text, "audio", like_text=audio_like_text or free == 0))
     made: dict[str, Any] = {**kept, **known, **text, **media}
-    return Rates(
-        **made, per_request=per_request, by_context=by_context, splits_reasoning="reasoning" in known
-    )
+    return Rates(**made, per_request=per_request, by_context=by_context, splits_reasoning="reasoning" in known)
 
 
 def _media(
