@@ -1,7 +1,6 @@
 """`broker prices`: what a model costs and who says so, and what changed since the last version used."""
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -54,14 +53,14 @@ def command() -> None:
 @click.option("--at", type=Moment(), default=None, metavar="DATE", help="The prices of that day: 2026-01-31.")
 @config_option
 @json_option
-def show(  # noqa: PLR0913, PLR0917 - one per option
+def show(
     model: str,
     provider: str | None,
     tier: str | None,
     region: str | None,
     at: float | None,
     config: Path | None,
-    as_json: bool,  # noqa: FBT001 - click passes it by name
+    as_json: bool,
 ) -> None:
     """Show every rate of MODEL: its unit, tier and step, where it comes from, and its price version.
 
@@ -146,14 +145,14 @@ def _show(found: Sequence[Entry]) -> None:
 @click.option("--since", type=Moment(), default="30d", show_default=True, help="How far back --ledger looks.")
 @config_option
 @json_option
-def diff(  # noqa: PLR0913, PLR0917 - one per option
+def diff(
     snapshot: Path,
-    everyone: bool,  # noqa: FBT001 - click passes it by name
-    accept: bool,  # noqa: FBT001 - as above
-    ledger: bool,  # noqa: FBT001 - as above
+    everyone: bool,
+    accept: bool,
+    ledger: bool,
     since: float,
     config: Path | None,
-    as_json: bool,  # noqa: FBT001 - as above
+    as_json: bool,
 ) -> None:
     """Show which prices differ from those of the last version used.
 
@@ -204,7 +203,7 @@ def _write(path: Path, prices: dict[str, dict[str, Any]]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside.write_text(text + "\n", encoding="utf-8")
-        os.replace(beside, path)
+        beside.replace(path)
     except OSError as error:
         raise click.UsageError(f"{path} cannot be written: {error}") from error
 

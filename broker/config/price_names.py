@@ -54,7 +54,7 @@ _NAME: Final = re.compile(
 
 
 class PriceName(NamedTuple):
-    """`rate` is a field of the ledger's rates, `above` input tokens above which it holds, `tier` "" the standard one."""
+    """`rate` is a field of the ledger's rates, `above` input tokens above which it holds, `tier` "" the standard."""
 
     rate: str
     above: int = 0

@@ -25,8 +25,10 @@ GEOGRAPHIES: Final = ("", "us")
 MILLION: Final = 1_000_000
 _UNITS: Final = {
     **dict.fromkeys(
-        ("input", "output", "cached", "cache_write", "cache_write_1h", "cache_write_12h", "reasoning")
-        + ("audio_input", "audio_output", "audio_cached", "image_input", "image_output", "image_cached"),
+        (
+            *("input", "output", "cached", "cache_write", "cache_write_1h", "cache_write_12h", "reasoning"),
+            *("audio_input", "audio_output", "audio_cached", "image_input", "image_output", "image_cached"),
+        ),
         (MILLION, "1M tokens"),
     ),
     "character": (MILLION, "1M characters"),
@@ -42,7 +44,7 @@ _UNITS: Final = {
 _LIKE: Final = {f"{medium}_{side}": side for medium in ("audio", "image") for side in ("input", "output", "cached")}
 """Rates that are shown only where they are not those of text."""
 
-RECORDED_SQL: Final = """SELECT deployment, model, argMax(price_version, created_at) AS price_version, count() AS answers
+RECORDED_SQL: Final = """SELECT deployment, model, argMax(price_version, created_at) AS version, count() AS answers
 FROM attempts FINAL
 WHERE outcome = 'answered' AND price_version != '' AND created_at >= toDateTime64({since:Float64}, 3, 'UTC')
 GROUP BY deployment, model
@@ -85,7 +87,7 @@ class Change(NamedTuple):
 def entries(
     table: PriceTable, deployment: Deployment, at_ms: int, tiers: Sequence[str] = (), model: str = ""
 ) -> list[Entry]:
-    """Return a deployment's prices, the standard tier first; a tier that has none is left out unless it is asked for."""
+    """Return a deployment's prices, the standard tier first; one that has none is left out unless it is asked for."""
     asked = tuple(tiers) or tuple(dict.fromkeys((*TIERS, *table.stated_tiers(deployment.name))))
     found = []
     for tier in asked:

@@ -277,7 +277,7 @@ class PriceTable:
 
 
 def _tells_nothing(raw: Mapping[str, Any]) -> bool:
-    """Whether Anthropic's keys are there and say nothing, as in its plain answers; tuples, as a value may be anything."""
+    """Whether such keys say nothing, as in Anthropic's plain answers; in tuples, as a value may be anything."""
     get = raw.get
     return (
         not get("server_tool_use")

@@ -75,7 +75,7 @@ _TOLD_ELSEWHERE: Final = frozenset({"social_searches_kcount", "code_executions_k
 """Fees of tools, whose use `units_in` finds in the answer's usage."""
 _LIKE: Final = {"input": "input_mtok", "output": "output_mtok", "cache": "cache_read_mtok"}
 LIKE_TEXT: Final = frozenset({"google"})
-"""Providers whose sound costs what text costs unless they publish a price of it: ai.google.dev/gemini-api/docs/pricing."""
+"""Whose sound costs what text costs where they publish no price of it: ai.google.dev/gemini-api/docs/pricing."""
 
 Price = Decimal | TieredPrices
 

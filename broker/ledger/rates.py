@@ -65,6 +65,8 @@ class Rates:
     per_request: int = 0
     by_context: tuple[tuple[str, int], ...] = ()
     """Fee of a request by the size of its search context, `low`, `medium`, `high`."""
+    free: bool = False
+    """Whether nothing but the fee of a request is charged, whatever was used."""
     splits_reasoning: bool = False
     """Whether reasoning costs its own rate, known or not, rather than what output costs."""
 
@@ -97,8 +99,10 @@ class Rates:
             total += output * self.output
         return total
 
-    def amount(self, usage: Tokens, units: Units) -> int | None:
+    def amount(self, usage: Tokens, units: Units) -> int | None:  # noqa: PLR0911 - one return a reason
         """Whole pico-dollars of any answer; None when it used something without a known rate, or contradicts itself."""
+        if self.free:
+            return self.per_request
         audio, image = units.audio_input - units.audio_cached, units.image_input - units.image_cached
         cached = usage.cached_tokens - units.audio_cached - units.image_cached
         plain = usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens - audio - image
@@ -198,7 +202,7 @@ class Rates:
         changed: dict[str, Any] = {
             each.name: scaled(each.name, getattr(self, each.name))
             for each in fields(self)
-            if each.name not in {"by_context", "splits_reasoning"} | FEES
+            if each.name not in {"by_context", "free", "splits_reasoning"} | FEES
         }
         return replace(self, **changed)
 
@@ -225,7 +229,7 @@ def rates_of(
     text = {name: known.get(name, free) for name in ("input", "output")}
     text["cached"] = known.get("cached", text["input"])
     text["cache_write"] = known.get("cache_write", text["input"])
-    kept = {name: text["cache_write"] for name in ("cache_write_1h", "cache_write_12h")} if flat_writes else {}
+    kept = dict.fromkeys(("cache_write_1h", "cache_write_12h"), text["cache_write"]) if flat_writes else {}
     media = dict(_media(known, text, "image", like_text=True))
     media |= dict(_media(known, text, "audio", like_text=audio_like_text or free == 0))
     made: dict[str, Any] = {**kept, **known, **text, **media}

@@ -71,7 +71,7 @@ class Seller:
     """What every answer is priced as, where the configuration says so."""
 
 
-def seller_of(deployment: Deployment) -> Seller | None:
+def seller_of(deployment: Deployment) -> Seller | None:  # noqa: PLR0911 - one return a rule
     """Return who sells a deployment's answers: by its base model, the address called, then the provider's name.
 
     None where nobody publishes prices: an address of the user's own, an Azure deployment without a base model.

@@ -1,7 +1,7 @@
 """Prices of a deployment as its configuration states them, as rates by tier. Imports configuration models."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
 
@@ -116,10 +116,12 @@ def _rates(own: Mapping[str, int], standard: Mapping[str, int], contexts: tuple[
     fee = known.pop("per_request", None)
     if not known and (fee is not None or contexts):
         known = {"input": 0, "output": 0}
-    return rates_of(
+    made = rates_of(
         known,
         audio_like_text=True,
         flat_writes=not {"cache_write", "cache_write_1h"} & known.keys(),
         per_request=fee or 0,
         by_context=contexts,
     )
+    nothing = {"input", "output"} <= known.keys() and not any(rate != 0 for rate in known.values())
+    return replace(made, free=True) if nothing and not contexts else made

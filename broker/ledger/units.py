@@ -1,4 +1,4 @@
-"""What an answer used beside tokens of text, and how a provider's own usage tells of it. Imports the standard library."""
+"""What an answer used beside tokens of text, as a provider's own usage tells it. Imports the standard library."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields

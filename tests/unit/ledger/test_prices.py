@@ -1,7 +1,5 @@
 """What an answer costs, and what has no known price."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -10,44 +8,10 @@ import pytest
 from genai_prices import calc_price
 from genai_prices import types as package
 
-from broker.config import Deployment, Prices
+from broker.config import Prices
 from broker.errors import ConfigError
 from broker.ledger.prices import PROVIDER_BATCH, PriceTable
-from broker.ledger.units import Units
-
-NOON = int(datetime(2026, 11, 18, 12, tzinfo=UTC).timestamp() * 1000)
-"""A Wednesday."""
-
-
-@dataclass(frozen=True)
-class Used:
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_tokens: int = 0
-    cache_write_tokens: int = 0
-    reasoning_tokens: int = 0
-    audio_tokens: int = 0
-    units: Units | None = None
-    raw: Mapping[str, Any] | None = None
-
-
-def deployment(provider: str, model: str, **more: Any) -> Deployment:
-    return Deployment(name="a/0", alias="a", provider=provider, model=model, **more)
-
-
-def cost(  # noqa: PLR0913 - the things a price depends on
-    served: Deployment,
-    usage: Used,
-    *,
-    model: str = "",
-    tier: str | None = None,
-    lane: str = "interactive",
-    at_ms: int = NOON,
-    overrides: tuple[dict[str, Any], ...] = (),
-) -> int | None:
-    table = PriceTable.compile([served], overrides, NOON)
-    return table.price("a/0", model or served.model, usage, tier, lane, at_ms).cost_pico
-
+from tests.unit.ledger.priced import NOON, Used, cost, deployment
 
 def package_cost(provider: str, model: str, at_ms: int = NOON, **usage: int) -> int:
     found = calc_price(
