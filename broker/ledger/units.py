@@ -6,6 +6,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 NOTHING: Final = Decimal(0)
+MOST_SECONDS: Final = 10**9
+"""Longer than anyone listens; such a number is a mistake."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +142,7 @@ def seconds_of(value: object) -> Decimal:
         found = Decimal(str(value))
     except InvalidOperation:
         return NOTHING
-    return found if found.is_finite() and found > 0 else NOTHING
+    return found if found.is_finite() and 0 < found <= MOST_SECONDS else NOTHING
 
 
 def _tools(raw: Mapping[str, Any]) -> tuple[int, int]:
