@@ -13,6 +13,7 @@ from broker.errors import ConfigError
 from broker.ledger.prices import PROVIDER_BATCH, PriceTable
 from tests.unit.ledger.priced import NOON, Used, cost, deployment
 
+
 def package_cost(provider: str, model: str, at_ms: int = NOON, **usage: int) -> int:
     found = calc_price(
         package.Usage(**usage),

@@ -77,7 +77,11 @@ def test_a_size_of_a_tier_is_its_own() -> None:
             6 * 2 * MTOK + 4 * 5 * MTOK,
         ),
         ({"input_cost_per_token": "1e-6"}, Used(10, cache_write_tokens=10), 10 * MTOK),
-        ({"input_cost_per_image_token": "2e-6"}, Used(9, raw={"prompt_tokens_details": {"image_tokens": 9}}), 18 * MTOK),
+        (
+            {"input_cost_per_image_token": "2e-6"},
+            Used(9, raw={"prompt_tokens_details": {"image_tokens": 9}}),
+            18 * MTOK,
+        ),
     ],
 )
 def test_each_unit_costs_what_the_configuration_states(prices: dict[str, str], used: Used, expected: int) -> None:

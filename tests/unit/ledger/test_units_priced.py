@@ -143,7 +143,10 @@ def test_rerank_costs_by_the_search_or_by_the_token() -> None:
 
 
 def test_cohere_bills_what_it_says_it_bills() -> None:
-    raw = {"billed_units": {"input_tokens": 5, "output_tokens": 418}, "tokens": {"input_tokens": 71, "output_tokens": 418}}
+    raw = {
+        "billed_units": {"input_tokens": 5, "output_tokens": 418},
+        "tokens": {"input_tokens": 71, "output_tokens": 418},
+    }
     assert cost(deployment("cohere", "command-a"), Used(71, 418, raw=raw)) == 5 * 2_500_000 + 418 * 10 * MTOK
 
 

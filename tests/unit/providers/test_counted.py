@@ -76,7 +76,12 @@ def test_rerank_tells_what_is_billed() -> None:
 
 
 def test_a_response_tells_the_tools_that_cost_a_fee() -> None:
-    output = [{"type": "web_search_call"}, {"type": "web_search_call"}, {"type": "code_interpreter_call"}, {"type": "x"}]
+    output = [
+        {"type": "web_search_call"},
+        {"type": "web_search_call"},
+        {"type": "code_interpreter_call"},
+        {"type": "x"},
+    ]
     told = usage_in(RESPONSES, {}, {"output": output, "usage": {"input_tokens": 1, "output_tokens": 2}})
     assert told.units == Units(web_searches=2, unpriced=1)
 
