@@ -5,11 +5,11 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help install demo test lint type bench fairness parked chaos tenants backlog kafka clean
+.PHONY: help install demo test lint type fuzz parameters bench fairness parked chaos tenants backlog kafka clean
 .DEFAULT_GOAL := help
 
 help:  ## show this help
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP)  ## make .venv and install the pinned dependencies
 
@@ -33,6 +33,12 @@ lint: install  ## ruff: every rule, formatting
 
 type: install  ## mypy --strict over code and tests
 	@$(BIN)/mypy
+
+fuzz: install  ## 100,000 broken answers, streams and errors a dialect: always a typed outcome
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+parameters: install  ## the table of parameters and providers, written into README.md
+	@$(BIN)/python -m tests.parameter_table --write
 
 bench: install  ## bare pipeline and product side by side; writes bench.json
 	@$(BIN)/python -m tests.bench $(ARGS)

@@ -27,12 +27,55 @@ BrokerError
 """
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any, ClassVar, Final
 
 import orjson
 
 RETRIABLE_STATUSES: Final = frozenset({408, 409, 429})
 """Statuses below 500 after which the same call may succeed (delivery.md)."""
+
+
+class Fault(StrEnum):
+    """What an upstream's error says is wrong: by its status, then by its typed field, only then by its words."""
+
+    BAD_REQUEST = "bad_request"
+    """The request itself; no deployment of this kind would take it."""
+    AUTH = "auth"
+    """The deployment's credential, or what it may do."""
+    NOT_FOUND = "not_found"
+    """The deployment's model or address."""
+    QUOTA = "quota"
+    """The deployment's account is spent: waiting does not help, another deployment does."""
+    RATE_LIMIT = "rate_limit"
+    """Too much at once: it passes."""
+    OVERLOADED = "overloaded"
+    """The provider has too much to do: it passes."""
+    TIMEOUT = "timeout"
+    SERVER = "server"
+    """The provider failed."""
+
+
+_FAULTS: Final = {
+    401: Fault.AUTH,
+    402: Fault.QUOTA,
+    403: Fault.AUTH,
+    404: Fault.NOT_FOUND,
+    408: Fault.TIMEOUT,
+    429: Fault.RATE_LIMIT,
+    503: Fault.OVERLOADED,
+    504: Fault.TIMEOUT,
+    529: Fault.OVERLOADED,
+}
+"""By status (RFC 9110; 529 is Anthropic's); every other one below 500 is the request's, the rest the server's."""
+
+DEPLOYMENT_FAULTS: Final = frozenset({Fault.AUTH, Fault.NOT_FOUND, Fault.QUOTA})
+"""Faults of a deployment, not of the request: it cools down, and another one is called (delivery.md)."""
+
+
+def fault_of(status: int) -> Fault:
+    """Return what a status by itself says is wrong."""
+    return _FAULTS.get(status) or (Fault.SERVER if status >= 500 else Fault.BAD_REQUEST)  # noqa: PLR2004 - HTTP class
 
 
 def is_retriable(status: int) -> bool:
@@ -215,9 +258,11 @@ class UpstreamError(RequestError):
         kind: str | None = None,
         param: str | None = None,
         retry_after: float | None = None,
+        fault: Fault | None = None,
     ) -> None:
         super().__init__(message, param=param, retry_after=retry_after)
         self.status = status
+        self.fault = fault or fault_of(status)
         self.code = code or f"upstream_{status}"
         self.headers: Mapping[str, str] = {}
         """The provider's rate-limit headers, names in lower case."""

@@ -110,6 +110,7 @@ def _settings(reading: Reading, top: Mapping[str, Any]) -> dict[str, Any]:
         "clickhouse": sections.read_part(reading, top.get("clickhouse"), "clickhouse", ClickHouse),
         "server": sections.read_part(reading, top.get("server"), "server", Server),
         "pools": _pools(reading, top.get("workers"), names),
+        "providers": rows,
         "price_overrides": sections.read_prices(reading, top.get("prices")),
     }
     return {key: value for key, value in values.items() if value is not None or key == "anonymous_tenant"}

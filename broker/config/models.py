@@ -276,6 +276,8 @@ class Settings(Section):
     pools: dict[str, Pool] = Field(default_factory=lambda: {"default": Pool(name="default")})
     server: Server = Server()
     price_overrides: tuple[dict[str, Any], ...] = ()
+    providers: dict[str, ProviderRow] = Field(default_factory=dict)
+    """The configuration's own rows by name; each deployment carries its own."""
     unacted: tuple[str, ...] = ()
     """LiteLLM keys that were understood but are not acted on yet; listed at start."""
     config_hash: str = ""

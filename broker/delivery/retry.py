@@ -10,6 +10,7 @@ from typing import Final
 
 from broker.config import Alias
 from broker.errors import (
+    DEPLOYMENT_FAULTS,
     ContentPolicyViolation,
     ContextLengthExceeded,
     DeadlineExceeded,
@@ -33,9 +34,6 @@ MAX_RETRY_AFTER: Final = 86_400.0
 
 MAX_REROUTES: Final = 5
 """Aliases the `visited` header may name: no request is rerouted more often (delivery.md)."""
-
-DEPLOYMENT_FAULTS: Final = frozenset({401, 403, 404})
-"""Statuses of an upstream that say its credential or its model is wrong, not the request (delivery.md)."""
 
 BUSY: Final = 429
 
@@ -129,7 +127,7 @@ def decide(
     fallback = _first_unvisited(_fallbacks(alias, default_fallbacks, error, own_fallbacks), situation)
     if isinstance(error, (ContextLengthExceeded, ContentPolicyViolation)):
         return _elsewhere_or(error, fallback, situation)
-    if isinstance(error, UpstreamError) and error.status in DEPLOYMENT_FAULTS:
+    if isinstance(error, UpstreamError) and error.fault in DEPLOYMENT_FAULTS:
         if situation.other_deployment and situation.left > 0 and situation.tries <= _most_retries(alias):
             return Retry(0.0)
         return _elsewhere_or(error, fallback, situation)

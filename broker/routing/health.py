@@ -10,10 +10,12 @@ import math
 from collections import deque
 from typing import Final
 
-from broker.delivery.retry import BUSY, DEPLOYMENT_FAULTS
+from broker.delivery.retry import BUSY
 from broker.errors import (
+    DEPLOYMENT_FAULTS,
     Cancelled,
     DeadlineExceeded,
+    Fault,
     InternalError,
     RateLimitExceeded,
     RequestError,
@@ -190,7 +192,8 @@ class Health:
 
     def _trips(self, error: RequestError) -> bool:
         """Whether this one error is enough."""
-        return not self._alone and isinstance(error, UpstreamError) and error.status in {BUSY, *DEPLOYMENT_FAULTS}
+        told = error.fault if isinstance(error, UpstreamError) else None
+        return not self._alone and told in {Fault.RATE_LIMIT, *DEPLOYMENT_FAULTS}
 
     def _too_many(self, good: int, failed: int) -> bool:
         if self._allowed_fails is not None:
@@ -211,7 +214,7 @@ class Health:
 
 def is_failure(error: RequestError, *, busy: bool = False) -> bool:
     """Whether the deployment is to blame; being busy is one only where asked for, a caller's own limits never are."""
-    if isinstance(error, UpstreamError) and error.status in DEPLOYMENT_FAULTS:
+    if isinstance(error, UpstreamError) and error.fault in DEPLOYMENT_FAULTS:
         return True
     return error.retriable and (busy or error.status != BUSY) and not isinstance(error, RateLimitExceeded)
 
@@ -219,5 +222,5 @@ def is_failure(error: RequestError, *, busy: bool = False) -> bool:
 def is_overload(error: RequestError | None) -> bool:
     """Whether an error says that there were too many calls at once: 429, overload, time-outs (limits.md)."""
     if isinstance(error, UpstreamError):
-        return error.status in {BUSY, 503, 529}
+        return error.fault in {Fault.RATE_LIMIT, Fault.OVERLOADED}
     return isinstance(error, UpstreamTimeout)

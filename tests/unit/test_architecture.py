@@ -258,7 +258,7 @@ def test_a_file_has_at_most_400_lines_or_says_why_first(path: Path) -> None:
 
 def test_no_file_is_named_like_a_library_the_project_uses() -> None:
     libraries = {target for module in sources().values() for target in module.imports} - set(PACKAGES)
-    libraries = {name for name in libraries if name in packages_distributions()}
+    libraries &= packages_distributions().keys()
     assert [str(path.relative_to(ROOT)) for path in python_files() if path.stem in libraries] == []
 
 

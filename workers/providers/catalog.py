@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from broker.config import Deployment
+from broker.config import Deployment, ProviderRow
 from broker.errors import ConfigError, InvalidRequest
 from workers.providers.provider import Provider
 from workers.providers.table import PROVIDERS
@@ -90,9 +90,11 @@ UNLISTED: Final = Provider(source="the configuration")
 
 def row_of(deployment: Deployment) -> Provider | None:
     """Return the row of a deployment's provider: the configuration's own, else the table's; None without any."""
-    own = deployment.row
-    if own is None:
-        return PROVIDERS.get(deployment.provider)
+    return PROVIDERS.get(deployment.provider) if deployment.row is None else of_configuration(deployment.row)
+
+
+def of_configuration(own: ProviderRow) -> Provider:
+    """Return a row of the configuration as one of the table."""
     return Provider(
         source="the configuration",
         base_url=own.base_url,

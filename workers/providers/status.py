@@ -15,9 +15,11 @@ from broker.errors import (
     BadUpstreamResponse,
     ContentPolicyViolation,
     ContextLengthExceeded,
+    Fault,
     InvalidRequest,
     RequestError,
     UpstreamError,
+    fault_of,
 )
 
 MAX_MESSAGE: Final = 2_000
@@ -27,6 +29,7 @@ SECONDS_A_DAY: Final = 86_400.0
 
 _FIRST_ERROR: Final = 400
 _LAST_ERROR: Final = 599
+_SERVER: Final = 500
 
 
 class _Meaning(Enum):
@@ -75,6 +78,29 @@ _BY_WORDS: Final[tuple[tuple[str, type[RequestError]], ...]] = (
 """What servers say that have no code for it."""
 
 
+_FAULTS_BY_CODE: Final[dict[str, Fault]] = {
+    "insufficient_quota": Fault.QUOTA,  # OpenAI, with 429
+    "billing_hard_limit_reached": Fault.QUOTA,  # OpenAI, with 400
+    "billing_not_active": Fault.QUOTA,  # OpenAI, with 429
+    "account_deactivated": Fault.AUTH,
+    "billing_error": Fault.QUOTA,  # Anthropic
+    "exceeded_current_quota_error": Fault.QUOTA,  # Moonshot, with 429
+    "insufficient_balance": Fault.QUOTA,
+    "overloaded_error": Fault.OVERLOADED,  # Anthropic
+    "engine_overloaded_error": Fault.OVERLOADED,  # Moonshot, with 429
+    "model_not_found": Fault.NOT_FOUND,  # OpenAI, Groq; also with 400
+    "deploymentnotfound": Fault.NOT_FOUND,  # Azure
+    "invalid_api_key": Fault.AUTH,  # also with 400
+}
+"""What a typed error field says beyond its status; `code` or `type`, in lower case."""
+
+_FAULTS_BY_WORDS: Final[tuple[tuple[str, Fault], ...]] = (
+    ("credit balance is too low", Fault.QUOTA),  # Anthropic, an invalid_request_error with 400
+    ("exceeded your current quota, please check your plan and billing", Fault.QUOTA),  # OpenAI's, where code is lost
+    ("insufficient balance", Fault.QUOTA),  # DeepSeek
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _Detail:
     """An upstream's error, whatever shape it came in. `flagged`: its data say that moderation refused."""
@@ -98,7 +124,8 @@ def upstream_error(status: int, body: object, headers: Mapping[str, str], now: f
     message = detail.message[:MAX_MESSAGE]
     if meaning is not _Meaning.UPSTREAM and (kind := _kind(detail, by_words=meaning is _Meaning.INPUT)):
         return kind(message, param=detail.param)
-    if meaning is _Meaning.INPUT and detail.param is not None:
+    fault = _fault(status, detail)
+    if meaning is _Meaning.INPUT and detail.param is not None and fault is Fault.BAD_REQUEST:
         return InvalidRequest(message, param=detail.param)
     code = None if detail.code == str(status) else detail.code  # vLLM and OpenRouter repeat the status there
     return UpstreamError(
@@ -108,7 +135,17 @@ def upstream_error(status: int, body: object, headers: Mapping[str, str], now: f
         kind=detail.kind,
         param=detail.param,
         retry_after=retry_after_seconds(headers, now),
+        fault=fault,
     )
+
+
+def _fault(status: int, detail: _Detail) -> Fault:
+    """Return what is wrong, by the typed field where it says more than the status does, then by the words."""
+    for text in (detail.code, detail.kind):
+        if text and (fault := _FAULTS_BY_CODE.get(text.lower())):
+            return fault
+    words = detail.message.lower() if status < _SERVER else ""
+    return next((fault for part, fault in _FAULTS_BY_WORDS if part in words), fault_of(status))
 
 
 def _kind(detail: _Detail, *, by_words: bool) -> type[RequestError] | None:

@@ -63,7 +63,7 @@ RETRIABLE = [
     BadUpstreamResponse("HTML"),
 ]
 FINAL = [
-    *(upstream(status) for status in (400, 402, 405, 413, 415, 422, 451)),
+    *(upstream(status) for status in (400, 405, 413, 415, 422, 451)),
     InvalidRequest("shape"),
     InvalidApiKey("key"),
     ModelNotAllowed("alias"),
@@ -106,18 +106,18 @@ def test_an_error_of_the_request_or_its_caller_is_replied_at_once(error: Request
     assert decide(WITH_FALLBACK, ("d",), situation, 0.0) == Refuse(error)
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
 def test_a_faulty_deployment_is_left_for_another_one_even_without_retries(status: int) -> None:
     alias = TWO.model_copy(update={"num_retries": 0})
     assert decide(alias, (), replace(after(upstream(status)), other_deployment=True), 0.0) == Retry(0.0)
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
 def test_a_faulty_deployment_without_another_one_is_left_for_the_fallback(status: int) -> None:
     assert decide(WITH_FALLBACK, (), after(upstream(status)), 0.0) == Reroute("b", f"upstream_{status}")
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
 def test_a_faulty_deployment_with_nothing_else_is_the_reply(status: int) -> None:
     error = upstream(status)
     assert decide(ONE, (), after(error), 0.0) == Refuse(error)

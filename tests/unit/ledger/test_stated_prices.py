@@ -139,9 +139,9 @@ ANYTHING = st.recursive(
     max_leaves=8,
 )
 KEYS = st.sampled_from(
-    ["inference_geo", "speed", "server_tool_use", "billed_units", "meta", "cache_creation", "cacheDetails", "seconds"]
-    + ["prompt_tokens_details", "completion_tokens_details", "promptTokensDetails", "candidatesTokensDetails", "type"]
-    + ["search_context_size", "prompt_audio_seconds", "num_sources_used", "cacheTokensDetails"]
+    "inference_geo speed server_tool_use billed_units meta cache_creation cacheDetails seconds type "
+    "prompt_tokens_details completion_tokens_details promptTokensDetails candidatesTokensDetails "
+    "search_context_size prompt_audio_seconds num_sources_used cacheTokensDetails".split()
 )
 UNITS = st.builds(
     Units,

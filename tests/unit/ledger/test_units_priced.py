@@ -1,4 +1,4 @@
-"""What sound, pictures, speech, searches and cache writes cost, by the providers' published prices worked out by hand."""
+"""What sound, pictures, speech, searches and cache writes cost by published prices, worked out by hand."""
 
 from decimal import Decimal
 from typing import Any

@@ -8,7 +8,7 @@ import pytest
 
 from broker import errors
 from broker.config import Deployment
-from broker.errors import BadUpstreamResponse, InvalidRequest, RequestError
+from broker.errors import BadUpstreamResponse, Fault, InvalidRequest, RequestError, UpstreamError
 from workers.providers import openai
 from workers.providers.base import CallResult, Usage
 from workers.providers.catalog import ResolvedDeployment, resolve
@@ -165,3 +165,29 @@ def test_a_stream_becomes_the_recorded_completion_however_it_is_cut(name: str, s
     assert completion.body() == golden["body"]
     assert (len(chunks), sum(plain for _, plain in chunks)) == (golden["chunks"], golden["plain"])
     openai.answer(target(), golden["endpoint"], {}, json.dumps(completion.body()).encode(), {})
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "fault"),
+    [
+        (401, {"message": "no"}, Fault.AUTH),
+        (402, {"message": "Insufficient Balance"}, Fault.QUOTA),
+        (404, {"message": "no such model"}, Fault.NOT_FOUND),
+        (408, {"message": "late"}, Fault.TIMEOUT),
+        (429, {"message": "slow down", "code": "rate_limit_exceeded"}, Fault.RATE_LIMIT),
+        (429, {"message": "You exceeded", "type": "insufficient_quota"}, Fault.QUOTA),
+        (429, {"message": "busy", "type": "engine_overloaded_error"}, Fault.OVERLOADED),
+        (400, {"message": "no such model", "code": "model_not_found", "param": "model"}, Fault.NOT_FOUND),
+        (400, {"message": "Your credit balance is too low to access the API"}, Fault.QUOTA),
+        (400, {"message": "bad"}, Fault.BAD_REQUEST),
+        (500, {"message": "my credit balance is too low, says the log"}, Fault.SERVER),
+        (503, {"message": "later"}, Fault.OVERLOADED),
+        (529, {"message": "Overloaded", "type": "overloaded_error"}, Fault.OVERLOADED),
+    ],
+)
+def test_what_is_wrong_is_told_by_status_then_by_the_typed_field_then_by_words(
+    status: int, error: dict[str, Any], fault: Fault
+) -> None:
+    found = openai.error(status, {}, json.dumps({"error": error}).encode(), NOW)
+    assert isinstance(found, UpstreamError)
+    assert found.fault is fault

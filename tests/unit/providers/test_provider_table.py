@@ -6,9 +6,8 @@ import orjson
 import pytest
 from pydantic import SecretStr
 
-from broker.config import Deployment
+from broker.config import Deployment, ProviderRow
 from broker.config.known import PROVIDER_VARIABLES
-from broker.config.models import ProviderRow
 from broker.errors import InvalidRequest
 from broker.limits.learned import learn
 from schemas.request import CHAT

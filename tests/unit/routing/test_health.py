@@ -49,14 +49,14 @@ def name(error: RequestError) -> str:
     return type(error).__name__
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 429])
+@pytest.mark.parametrize("status", [401, 402, 403, 404, 429])
 def test_one_refusal_of_the_deployment_itself_is_enough(status: int) -> None:
     health = healthy()
     call(health, 10.0, upstream(status))
     assert (health.wait(10.0), health.wait(14.0), health.wait(15.0)) == (5.0, 1.0, 0.0)
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 429, 503])
+@pytest.mark.parametrize("status", [401, 402, 403, 404, 429, 503])
 def test_the_only_deployment_of_an_alias_is_not_cooled(status: int) -> None:
     health = healthy(alone=True)
     for _ in range(100):
