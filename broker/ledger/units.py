@@ -47,6 +47,11 @@ class Units:
         both = {each.name: getattr(self, each.name) or getattr(other, each.name) for each in fields(self)}
         return Units(**both)
 
+    def told(self) -> dict[str, int | str]:
+        """Return what there is some of, as JSON; seconds as a decimal text."""
+        found = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: str(value) if isinstance(value, Decimal) else value for name, value in found.items() if value}
+
 
 PLAIN: Final = Units()
 

@@ -135,7 +135,7 @@ def test_a_stream_of_anthropic_s_keeps_what_its_price_depends_on() -> None:
         "inference_geo": "us",
     }
     message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-opus-5", "usage": usage}
-    events = [
+    events: list[dict[str, Any]] = [
         {"type": "message_start", "message": message},
         {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": "Hi"}},
         {"type": "content_block_stop", "index": 0},
