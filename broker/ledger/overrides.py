@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
@@ -94,9 +95,11 @@ class Override:
         return Brackets(replace(scaled.base, cached=self.cached), steps)
 
 
-def shipped() -> list[Override]:
+@cache
+def shipped() -> tuple[Override, ...]:
     """Return our own list."""
-    return parse(orjson.loads(files("broker.ledger").joinpath("price_overrides.json").read_bytes()), "price_overrides")
+    name = "price_overrides"
+    return tuple(parse(orjson.loads(files("broker.ledger").joinpath(f"{name}.json").read_bytes()), name))
 
 
 def parse(entries: Sequence[Mapping[str, Any]], where: str) -> list[Override]:

@@ -43,6 +43,9 @@ TELLING: Final = frozenset(
 """Keys of a provider's usage that may tell of a fee, a place or a speed of its own (Anthropic, Perplexity, xAI), or of
 what is billed rather than used (Cohere)."""
 
+QUIET: Final = frozenset({"openai", "google", "groq", "mistral", "deepseek", "cerebras", "together", "fireworks"})
+"""Sellers whose usage has none of these."""
+
 PLAIN_GEOGRAPHIES: Final = frozenset({"", "global", "not_available"})
 """`inference_geo` of Anthropic's usage that carry no regional multiplier."""
 
@@ -75,6 +78,8 @@ class Sheet:
     source: str
     is_text: bool = False
     """Whether tokens and a fee per request are all there is to know."""
+    is_quiet: bool = False
+    """Whether its provider's usage has none of the keys of `TELLING`."""
     flat: tuple[Flat, ...] = ()
     """Where these hold for every plain answer, as with most chat models, its cost is found here."""
     from_ms: int = -FOREVER
@@ -155,7 +160,7 @@ class PriceTable:
             or usage.units is not None
             or usage.audio_tokens
             or usage.cache_write_tokens
-            or not (raw is None or TELLING.isdisjoint(raw) or _tells_nothing(raw))
+            or not (raw is None or sheet.is_quiet or TELLING.isdisjoint(raw) or _tells_nothing(raw))
         ):
             return self._told(_Key(*key), sheet, usage, at_ms)
         given, cached, output = usage.input_tokens, usage.cached_tokens, usage.output_tokens
@@ -231,7 +236,10 @@ class PriceTable:
             found = _made(override.brackets, "override", f"override, {override.source}")
         else:
             found = self._compared(override, seller, name, tier, region, at_ms)
-        return replace(found, from_ms=max(from_ms, found.from_ms), until_ms=min(until_ms, found.until_ms))
+        quiet = seller.name in QUIET
+        return replace(
+            found, is_quiet=quiet, from_ms=max(from_ms, found.from_ms), until_ms=min(until_ms, found.until_ms)
+        )
 
     def _compared(  # noqa: PLR0913, PLR0917 - what it is compared to is found as the sheet itself is
         self, override: Override, seller: Seller, name: str, tier: str, region: str, at_ms: int

@@ -21,11 +21,11 @@ class Usage:
     output_tokens: int = 0
     reasoning_tokens: int = 0
     audio_tokens: int = 0
-    """Heard and spoken together; `units` has each side."""
-    units: Units | None = None
-    """What was used beside tokens of text; None for a plain answer."""
+    """Heard and spoken together; `raw` tells each side."""
     estimated: bool = False
     raw: Mapping[str, Any] | None = None
+    units: Units | None = None
+    """What was counted here beside tokens and is in no usage of the provider's; None for a plain answer."""
 
 
 class Outbound(NamedTuple):
