@@ -11,6 +11,7 @@ from typing import Final
 
 from broker.clock import Clock
 from broker.config import Alias, OnUnknown
+from broker.delivery.retry import Refuse, Reroute
 from broker.delivery.tracker import PartitionTracker
 from broker.envelope import Job, open_record
 from broker.errors import (
@@ -33,9 +34,11 @@ from broker.ports import Claimed, Ending, Standing
 from broker.records import Record
 from broker.topics import Lane
 from workers.callers import CallerLimits
-from workers.endings import Endings, word
+from workers.endings import Endings
 from workers.leases import Leases
 from workers.policy import Policy
+from workers.prechecks import PreCallChecks
+from workers.rows import word
 from workers.snapshot import Meter
 from workers.work import Work
 
@@ -66,6 +69,7 @@ class Admission:
         policy: Policy,
         leases: Leases,
         callers: CallerLimits,
+        checks: PreCallChecks,
         endings: Endings,
         clock: Clock,
         metrics: Metrics,
@@ -79,6 +83,7 @@ class Admission:
         self._policy = policy
         self._leases = leases
         self._callers = callers
+        self._checks = checks
         self._endings = endings
         self._clock = clock
         self._metrics = metrics
@@ -272,7 +277,19 @@ class Admission:
             self._refuse(work, error)
             return False
         work.tokens, work.output_tokens = estimate(job.body)
-        return True
+        return not alias.enable_pre_call_checks or self._can_be_served(work)
+
+    def _can_be_served(self, work: Work) -> bool:
+        """Whether a deployment of the alias may serve the work; else end it here, or send it on, without a call."""
+        error = self._checks.judge(work)
+        if error is None:
+            return True
+        match self._checks.decide(work, error):
+            case Reroute(alias):
+                self._endings.skipped(work, error, alias)
+            case Refuse(last):
+                self._refuse(work, last)
+        return False
 
     async def _limit(self, works: Sequence[Work]) -> None:
         """Take works out of their callers' limits, and hand them on."""

@@ -38,12 +38,13 @@ class Fairness:
 
 
 class _Queue:
-    """What waits for one alias."""
+    """What waits for one alias, and can be served by the same of its deployments: all but `unfit`."""
 
-    __slots__ = ("alias", "asleep", "held", "order", "wake")
+    __slots__ = ("alias", "asleep", "held", "order", "unfit", "wake")
 
-    def __init__(self, alias: str, fairness: Fairness, now: float) -> None:
+    def __init__(self, alias: str, unfit: frozenset[str], fairness: Fairness, now: float) -> None:
         self.alias = alias
+        self.unfit = unfit
         self.order: Lanes[Work] = Lanes(fairness.batch_share, fairness.weights, now)
         self.held = dict.fromkeys(Lane, 0)
         """Works of each lane in this buffer: those that may start, and those whose time has not come."""
@@ -82,7 +83,11 @@ class Dispatcher:
         self._surplus = surplus
         self._short = short
         self._fairness = fairness or Fairness({})
-        self._queues: dict[str, _Queue] = {}
+        self._queues: dict[str | tuple[str, frozenset[str]], _Queue] = {}
+        """By alias. Works that some of its deployments cannot serve stand apart, by alias and those: what waits for the
+        one deployment that takes images must not hold up what any other could answer."""
+        self._parted: dict[str, list[_Queue]] = {}
+        """The queues that stand apart, by alias."""
         self._delayed: set[Work] = set()
         self._scheduled = False
         self._closed = False
@@ -94,11 +99,18 @@ class Dispatcher:
     def room(self, alias: str, lane: Lane) -> bool:
         """Whether the buffer of this lane takes more records."""
         queue = self._queues.get(alias)
-        return queue is None or queue.held[lane] < READY_LIMIT
+        held = 0 if queue is None else queue.held[lane]
+        if self._parted:
+            held += sum(parted.held[lane] for parted in self._parted.get(alias, ()))
+        return held < READY_LIMIT
 
     def waiting(self) -> dict[tuple[str, Lane], int]:
         """Works read and not running, by alias and lane."""
-        return {(queue.alias, lane): count for queue in self._queues.values() for lane, count in queue.held.items()}
+        waiting: dict[tuple[str, Lane], int] = {}
+        for queue in self._queues.values():
+            for lane, count in queue.held.items():
+                waiting[queue.alias, lane] = waiting.get((queue.alias, lane), 0) + count
+        return waiting
 
     def demand(self) -> dict[str, tuple[int, Units, Units]]:
         """Works that wait for a permit now, by alias: how many, what they take together, what the first takes."""
@@ -110,7 +122,12 @@ class Dispatcher:
                 calls = interactive.count + batch.count
                 output = interactive.output + batch.output
                 together = Units(calls, interactive.tokens + batch.tokens - output, output)
-                demand[queue.alias] = (calls, together, Units(1, head.tokens - head.output_tokens, head.output_tokens))
+                first = Units(1, head.tokens - head.output_tokens, head.output_tokens)
+                if queue.alias in demand:
+                    more, others, first = demand[queue.alias]
+                    calls += more
+                    together = Units(calls, together.input + others.input, together.output + others.output)
+                demand[queue.alias] = (calls, together, first)
         return demand
 
     async def wait_for_room(self, seconds: float) -> None:
@@ -139,6 +156,9 @@ class Dispatcher:
         queue = self._queues.get(alias)
         if queue is not None:
             queue.asleep = False
+        if self._parted:
+            for parted in self._parted.get(alias, ()):
+                parted.asleep = False
         self._schedule()
 
     def wake(self) -> None:
@@ -172,7 +192,7 @@ class Dispatcher:
         for queue in self._queues.values():
             for lane in Lane:
                 queue.lane(lane).roll(now)
-                if self._fairness.several and queue.held[lane] >= READY_LIMIT:
+                if self._fairness.several and not self.room(queue.alias, lane):
                     self._park_surplus(queue, lane, now_ms)
 
     def close(self) -> None:
@@ -186,9 +206,13 @@ class Dispatcher:
                 queue.wake.cancel()
 
     def _queue(self, work: Work) -> _Queue:
-        queue = self._queues.get(work.alias.name)
+        alias, unfit = work.alias.name, work.unfit
+        key = (alias, unfit) if unfit else alias
+        queue = self._queues.get(key)
         if queue is None:
-            queue = self._queues[work.alias.name] = _Queue(work.alias.name, self._fairness, self._clock.monotonic())
+            queue = self._queues[key] = _Queue(alias, unfit, self._fairness, self._clock.monotonic())
+            if unfit:
+                self._parted.setdefault(alias, []).append(queue)
         return queue
 
     def _push(self, queue: _Queue, work: Work) -> None:
@@ -242,7 +266,7 @@ class Dispatcher:
                 queue.held[work.lane] -= 1
                 self._expire(work)
                 continue
-            grant = self._router.acquire(queue.alias, work.tokens, now, work.tried, work.output_tokens)
+            grant = self._router.acquire(queue.alias, work.tokens, now, work.tried, work.output_tokens, queue.unfit)
             if not isinstance(grant, Grant):
                 self._sleep(queue, grant)
                 return

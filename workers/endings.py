@@ -1,15 +1,13 @@
 """How a request, or one attempt of it, ends: its ledger row, its reply, its metrics, and what goes to the outbox.
 
 Exactly one row of a request is billable: that of the ending its caller is told. A row's cost is 0 where nothing was
-generated, unknown (NULL) where a call broke off and the provider may have charged it.
+generated, unknown (NULL) where a call broke off and the provider may have charged it; a stream that broke or was cut
+off costs what it had produced.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
-
-import orjson
 
 from broker.clock import Clock
 from broker.config import Deployment
@@ -36,7 +34,8 @@ from broker.ports import Answer, Ending
 from broker.records import OutRecord
 from broker.topics import DELAYS_S, TopicNames
 from schemas.usage import Outcome
-from workers.providers.base import CallResult, Usage
+from workers.providers.base import CallResult, Partial
+from workers.rows import Timing, entry_of, fill_usage, note, trace_id
 from workers.work import Outgoing, Work
 
 MAX_TEXT: Final = 256
@@ -44,19 +43,6 @@ MAX_TEXT: Final = 256
 
 _MAYBE_CHARGED: Final = (UpstreamTimeout, UpstreamUnreachable, BadUpstreamResponse, DeadlineExceeded, Cancelled)
 """Errors after which the provider may have generated, and charged, something that we never saw."""
-
-
-@dataclass(slots=True)
-class Timing:
-    """When one upstream call ran, unix milliseconds."""
-
-    started: int
-    finished: int
-
-    @property
-    def took(self) -> int:
-        """Milliseconds from connecting to the last byte."""
-        return max(0, self.finished - self.started)
 
 
 class Endings:
@@ -85,43 +71,33 @@ class Endings:
 
     def answered(self, work: Work, deployment: Deployment, result: CallResult, timing: Timing) -> int | None:
         """End with a good answer; return what it cost in pico-dollars, None when no price is known."""
-        job = work.job
-        priced = self._prices.price(
-            deployment.name, result.model, result.usage, result.service_tier, job.lane, timing.finished
-        )
         event = self._event(work, Outcome.ANSWERED, 200, timing, deployment)
         event.billable = True
-        event.model = result.model
-        event.ttft_ms = result.ttft_ms
-        event.cost_pico = priced.cost_pico
-        event.price_version = priced.price_version
-        self._fill_usage(event, result.usage)
-        children = self._children(work, deployment)
+        self._fill(work, event, deployment, result)
         ttft = None if result.ttft_ms is None else result.ttft_ms / 1000
+        children = self._children(work, deployment)
         children.finished(Outcome.ANSWERED, timing.took / 1000, ttft)
-        cost = None if priced.cost_pico is None else to_text(priced.cost_pico)
-        children.used(
-            None if cost is None else Decimal(cost),
-            input=result.usage.input_tokens,
-            cached=result.usage.cached_tokens,
-            cache_write=result.usage.cache_write_tokens,
-            output=result.usage.output_tokens,
-            reasoning=result.usage.reasoning_tokens,
-            audio=result.usage.audio_tokens,
-        )
         children.request.final(Outcome.ANSWERED)
         reply = self._reply_headers(work, 200, event.queue_ms, timing.took)
         reply[h.SERVED_BY] = deployment.name
         reply[h.MODEL] = result.model
-        reply[h.COST] = cost or ""
+        reply[h.COST] = "" if event.cost_pico is None else to_text(event.cost_pico)
         outgoing = self._outgoing(work, event)
         outgoing.body, outgoing.headers, outgoing.status = result.body, reply, 200
         self._hand_over(outgoing)
-        return priced.cost_pico
+        return event.cost_pico
 
-    def failed(self, work: Work, deployment: Deployment, error: RequestError, timing: Timing, outcome: Outcome) -> None:
+    def failed(  # noqa: PLR0913, PLR0917 - what a row of a call is made from
+        self,
+        work: Work,
+        deployment: Deployment,
+        error: RequestError,
+        timing: Timing,
+        outcome: Outcome,
+        partial: Partial | None = None,
+    ) -> None:
         """Note a call that failed; its row goes out with whatever ends the request in this worker."""
-        work.events.append(encode(self._failed_call(work, deployment, error, timing, outcome)))
+        work.events.append(encode(self._failed_call(work, deployment, error, timing, outcome, partial)))
 
     def unknown(self, work: Work) -> None:
         """Note a call of a worker that died: nobody knows how it ended, and the provider may have charged it."""
@@ -137,23 +113,30 @@ class Endings:
         error: RequestError,
         *,
         call: tuple[Deployment, Timing] | None = None,
-    ) -> None:
-        """End with an error reply. `call` is the upstream call that this error is the outcome of, if there was one."""
+        partial: Partial | None = None,
+    ) -> int | None:
+        """End with an error reply; return what it cost in pico-dollars, None when that is not known.
+
+        `call` is the upstream call that this error is the outcome of, if there was one; `partial` what its stream had
+        produced by then.
+        """
         job = work.job
         outcome = _outcome(error, called=call is not None)
         if call is None:
             event = self._uncalled(work, outcome, error)
         else:
-            event = self._failed_call(work, call[0], error, call[1], outcome)
+            event = self._failed_call(work, call[0], error, call[1], outcome, partial)
         event.billable = True
         children = self._metrics.request_children(work.alias.name, job.lane, work.caller.tenant)
         children.final(outcome)
         reply = self._reply_headers(work, error.status, event.queue_ms, event.upstream_ms)
         reply[h.SERVED_BY] = event.deployment
-        reply[h.COST] = "0" if event.cost_pico == 0 else ""
+        reply[h.MODEL] = "" if partial is None else event.model
+        if event.cost_pico is not None:
+            reply[h.COST] = to_text(event.cost_pico) if event.cost_pico else "0"
         if error.retry_after is not None:
             reply[h.RETRY_AFTER] = f"{error.retry_after:.3f}"
-        body = error.encode(attempts=[_try(entry) for entry in job.history]) if job.history else error.encode()
+        body = error.encode(attempts=[entry_of(entry) for entry in job.history]) if job.history else error.encode()
         dead = None
         if isinstance(error, Undecodable | InternalError | Poisoned):
             dead = self.letter(job, error)
@@ -161,6 +144,7 @@ class Endings:
         outgoing = self._outgoing(work, event)
         outgoing.body, outgoing.headers, outgoing.status, outgoing.dead = body, reply, error.status, dead
         self._hand_over(outgoing)
+        return event.cost_pico
 
     def rerouted(self, work: Work, alias: str, reason: str) -> None:
         """Send the request to a fallback alias's topic; its attempts so far go to the ledger."""
@@ -169,6 +153,12 @@ class Endings:
         again = encode_again(job, topic, secret=self._secret, visited=(*job.visited, work.alias.name))
         self._metrics.reroutes_total.labels(work.alias.name, alias, self._metrics.reason(reason)).inc()
         self._hand_over(Outgoing(work, work.events, again=again))
+
+    def skipped(self, work: Work, error: RequestError, alias: str) -> None:
+        """Send the request to a fallback alias without a call: no deployment of its own can serve it, says `error`."""
+        work.move(State.REROUTED)
+        work.events.append(encode(self._uncalled(work, Outcome.REROUTED, error)))
+        self.rerouted(work, alias, error.code)
 
     def parked(self, work: Work, until_ms: int) -> None:
         """Put the request on the longest delay topic that is not too long; it comes back to the topic it is in."""
@@ -257,15 +247,43 @@ class Endings:
         outgoing.work.ended = True
         self._put(outgoing)
 
-    def _failed_call(
-        self, work: Work, deployment: Deployment, error: RequestError, timing: Timing, outcome: Outcome
+    def _failed_call(  # noqa: PLR0913, PLR0917 - what a row of a call is made from
+        self,
+        work: Work,
+        deployment: Deployment,
+        error: RequestError,
+        timing: Timing,
+        outcome: Outcome,
+        partial: Partial | None,
     ) -> Attempt:
-        work.job.history = (*work.job.history, _note(deployment, error))
+        work.job.history = (*work.job.history, note(deployment, error))
         event = self._event(work, outcome, error.status, timing, deployment)
         event.error_code = error.code
-        event.cost_pico = None if isinstance(error, _MAYBE_CHARGED) else 0
+        if partial is None:
+            event.cost_pico = None if isinstance(error, _MAYBE_CHARGED) else 0
+        else:
+            self._fill(work, event, deployment, partial)
         self._children(work, deployment).finished(outcome, timing.took / 1000)
         return event
+
+    def _fill(self, work: Work, event: Attempt, deployment: Deployment, came: CallResult | Partial) -> None:
+        """Write what came of a call into its row: the model, its tokens, its price."""
+        usage = came.usage
+        priced = self._prices.price(
+            deployment.name, came.model, usage, came.service_tier, work.job.lane, event.finished_ms
+        )
+        event.model, event.ttft_ms = came.model, came.ttft_ms
+        event.cost_pico, event.price_version = priced.cost_pico, priced.price_version
+        fill_usage(event, usage)
+        self._children(work, deployment).used(
+            None if priced.cost_pico is None else Decimal(to_text(priced.cost_pico)),
+            input=usage.input_tokens,
+            cached=usage.cached_tokens,
+            cache_write=usage.cache_write_tokens,
+            output=usage.output_tokens,
+            reasoning=usage.reasoning_tokens,
+            audio=usage.audio_tokens,
+        )
 
     def _uncalled(self, work: Work, outcome: Outcome, error: RequestError | None) -> Attempt:
         """Return the row of a decision not to call, which costs nothing."""
@@ -322,23 +340,8 @@ class Endings:
             offset=record.offset,
             worker=self._worker,
             config_hash=self._config_hash,
-            trace_id=_trace_id(job.traceparent),
+            trace_id=trace_id(job.traceparent),
         )
-
-    @staticmethod
-    def _fill_usage(event: Attempt, usage: Usage) -> None:
-        event.input_tokens = usage.input_tokens
-        event.cached_tokens = usage.cached_tokens
-        event.cache_write_tokens = usage.cache_write_tokens
-        event.output_tokens = usage.output_tokens
-        event.reasoning_tokens = usage.reasoning_tokens
-        event.audio_tokens = usage.audio_tokens
-        event.estimated = usage.estimated
-        if usage.units is not None:
-            # Counted here and in no usage of the provider's: without it a row could not be priced again.
-            event.raw_usage = orjson.dumps({**(usage.raw or {}), "counted": usage.units.told()}).decode()
-        elif usage.raw is not None:
-            event.raw_usage = orjson.dumps(usage.raw).decode()
 
     @staticmethod
     def _reply_headers(work: Work, status: int, queue_ms: int, upstream_ms: int) -> dict[str, str]:
@@ -364,22 +367,3 @@ def _outcome(error: RequestError, *, called: bool) -> Outcome:
     if isinstance(error, DeadlineExceeded):
         return Outcome.EXPIRED
     return Outcome.FAILED if called else Outcome.REFUSED
-
-
-def word(text: str) -> str:
-    """Return `text` as one word of the `last-error` header: an upstream's own code may hold anything."""
-    return "".join(c if c.isprintable() and c not in " ;" else "_" for c in text) or "_"
-
-
-def _note(deployment: Deployment, error: RequestError) -> str:
-    return f"{word(deployment.name)} {error.status} {word(error.code)}"
-
-
-def _try(entry: str) -> dict[str, str | int]:
-    deployment, status, code = entry.split(" ", 2)
-    return {"deployment": deployment, "status": int(status), "code": code}
-
-
-def _trace_id(traceparent: str | None) -> str:
-    parts = (traceparent or "").split("-")
-    return parts[1] if len(parts) == 4 else ""  # noqa: PLR2004 - version, trace id, span id, flags (W3C)

@@ -8,7 +8,6 @@ from itertools import chain
 from typing import Final
 
 from broker.clock import Clock
-from broker.config import Deployment
 from broker.delivery.lifecycle import FINAL, State
 from broker.delivery.retry import Decision, Park, Refuse, Reroute, Retry, Situation, decide
 from broker.delivery.tracker import PartitionTracker
@@ -19,7 +18,6 @@ from broker.errors import (
     Poisoned,
     RequestError,
     UpstreamError,
-    UpstreamTimeout,
 )
 from broker.limits.learned import learn
 from broker.metrics import Metrics
@@ -29,19 +27,19 @@ from broker.topics import Lane
 from schemas.usage import Outcome
 from workers.admission import Admission
 from workers.callers import CallerLimits
+from workers.calls import Calls, Made
 from workers.dispatcher import Dispatcher
-from workers.endings import Endings, Timing
+from workers.endings import Endings
 from workers.leases import Leases
 from workers.policy import Policy
-from workers.providers.base import Call, CallResult, ProviderClient
+from workers.prechecks import PreCallChecks
+from workers.providers.base import CallResult, ProviderClient
+from workers.rows import Timing
 from workers.snapshot import Meter
 from workers.streams import ChunkWriter
 from workers.work import Outgoing, Work
 
 log = logging.getLogger(__name__)
-
-SHORTEST_SECRET: Final = 8
-"""Characters; shorter ones stand for no key (`none`, `EMPTY`) and may be a part of any word."""
 
 JOURNAL_PAUSE: Final = 1.0
 """Seconds a call waits, without its permit, for a journal that does not answer."""
@@ -59,6 +57,7 @@ class Inference:
         policy: Policy,
         leases: Leases,
         callers: CallerLimits,
+        checks: PreCallChecks,
         router: Router,
         provider: ProviderClient,
         endings: Endings,
@@ -74,15 +73,14 @@ class Inference:
         self._policy = policy
         self._leases = leases
         self._callers = callers
+        self._checks = checks
         self._router = router
-        self._provider = provider
+        self._calls = Calls(provider, chunks)
         self._endings = endings
-        self._chunks = chunks
         self._clock = clock
         self._metrics = metrics
         self._open: dict[str, list[Work]] = {}
         """By request id: two records with one id are two works, each with an offset of its own."""
-        self._stopping = False
 
     @property
     def running(self) -> list[asyncio.Task[None]]:
@@ -176,7 +174,7 @@ class Inference:
 
     def abort(self) -> None:
         """Cut every running call off; their offsets stay open, so nothing is lost."""
-        self._stopping = True
+        self._calls.stopping = True
         for work in self._works():
             work.cut_off()
 
@@ -237,7 +235,8 @@ class Inference:
         if work.tries == 0:
             children.request.waited(max(0.0, (started - work.job.first_seen) / 1000))
         children.started()
-        outcome = await self._call(work, grant, started)
+        made = await self._calls.make(work, deployment, started)
+        outcome, partial = made.outcome, made.partial
         timing = Timing(started, self._clock.now_ms())
         now = self._clock.monotonic()
         used = latency = error = None
@@ -248,6 +247,9 @@ class Inference:
         else:
             # A call we cut off says nothing of the deployment's health.
             error = outcome or Cancelled("the worker stopped")
+            if partial is not None:
+                output = partial.usage.output_tokens
+                used = partial.usage.input_tokens + output
         told = outcome.headers if isinstance(outcome, CallResult | UpstreamError) else None
         learned = learn(told, timing.finished) if told else None
         self._router.release(
@@ -273,7 +275,7 @@ class Inference:
             self._callers.settle(work.token, tokens=used or 0, cost_pico=cost)
             self._meter.lane(work.alias.name, work.lane).took(used or 0, cost)
         else:
-            self._decide(work, grant, outcome, timing)
+            self._decide(work, grant, outcome, timing, made)
 
     async def _begins(self, work: Work, grant: Grant) -> bool:
         """Tell the journal that a call is made; False: there is none, and the permit is given back."""
@@ -292,71 +294,40 @@ class Inference:
             self.admission.again(work)
         return False
 
-    async def _call(  # noqa: PLR0911 - one return an outcome
-        self, work: Work, grant: Grant, started: int
-    ) -> CallResult | RequestError | None:
-        job, deployment = work.job, grant.deployment
-        left = (work.deadline - started) / 1000
-        timeout = min(deployment.timeout or work.alias.timeout, left)
-        call = Call(deployment, job.endpoint, job.body, timeout, job.request_id, job.traceparent)
-        if work.cut:
-            # Between its permit and its first step: a task that is cancelled then never gives the permit back.
-            return self._cut_off(work)
-        work.calling = True
-        try:
-            if job.streams and job.reply_to is not None:
-                async with self._chunks.stream(job, job.attempt + 1) as on_chunk:
-                    return await self._provider.call(call, on_chunk)
-            return await self._provider.call(call)
-        except UpstreamTimeout as error:
-            if timeout >= left:
-                return DeadlineExceeded("the deadline passed while the request was running")
-            return error
-        except RequestError as error:
-            return _without_secrets(error, deployment)
-        except asyncio.CancelledError:
-            return self._cut_off(work)
-        except Exception as error:
-            log.exception("request %s: the call failed in a way of our own", job.request_id)
-            return InternalError(f"{type(error).__name__} during the call")
-        finally:
-            work.calling = False
-
-    def _cut_off(self, work: Work) -> Cancelled | None:
-        return Cancelled("the request was cancelled") if work.cancelled and not self._stopping else None
-
-    def _decide(self, work: Work, grant: Grant, error: RequestError, timing: Timing) -> None:
-        deployment = grant.deployment
+    def _decide(self, work: Work, grant: Grant, error: RequestError, timing: Timing, made: Made) -> None:
+        deployment, partial = grant.deployment, made.partial
         if isinstance(error, Cancelled | DeadlineExceeded | InternalError):
             decision: Decision = Refuse(error)
         else:
-            decision = self._decision(work, deployment.name, error)
+            decision = self._decision(work, deployment.name, error, delivered=made.delivered)
         match decision:
             case Retry(after):
                 self._metrics.retries_total.labels(work.alias.name, self._metrics.reason(error.code)).inc()
-                self._endings.failed(work, deployment, error, timing, Outcome.FAILED)
+                self._endings.failed(work, deployment, error, timing, Outcome.FAILED, partial)
                 work.tried = work.tried | {deployment.name} if after <= 0 else frozenset()
                 self._wait(work, after)
             case Reroute(alias, reason):
                 work.move(State.REROUTED)
                 self._callers.refund(work.token)
-                self._endings.failed(work, deployment, error, timing, Outcome.REROUTED)
+                self._endings.failed(work, deployment, error, timing, Outcome.REROUTED, partial)
                 self._endings.rerouted(work, alias, reason)
             case Park(until_ms):
                 work.move(State.PARKED)
                 self._callers.refund(work.token)
-                self._endings.failed(work, deployment, error, timing, Outcome.FAILED)
+                self._endings.failed(work, deployment, error, timing, Outcome.FAILED, partial)
                 self._endings.parked(work, until_ms)
             case Refuse(last):
                 work.move(_ended(last))
-                self._callers.release(work.token)
-                self._endings.refused(work, last, call=(deployment, timing))
+                cost = self._endings.refused(work, last, call=(deployment, timing), partial=partial)
+                if partial is None:
+                    self._callers.release(work.token)
+                else:
+                    tokens = partial.usage.input_tokens + partial.usage.output_tokens
+                    self._callers.settle(work.token, tokens=tokens, cost_pico=cost)
 
-    def _decision(self, work: Work, tried: str, error: RequestError) -> Decision:
+    def _decision(self, work: Work, tried: str, error: RequestError, *, delivered: bool) -> Decision:
         job = work.job
         now = self._clock.monotonic()
-        own, disabled = job.body.get("fallbacks"), job.body.get("disable_fallbacks") is True
-        named = tuple(name for name in own if isinstance(name, str)) if isinstance(own, list) else None
         situation = Situation(
             error=error,
             tries=work.tries,
@@ -364,24 +335,18 @@ class Inference:
             deadline_ms=work.deadline,
             alias=work.alias.name,
             visited=job.visited,
-            other_deployment=self._router.other_available(work.alias.name, work.tried | {tried}, now),
-            wait_for_deployment=self._router.wait(work.alias.name, now),
+            other_deployment=self._router.other_available(work.alias.name, work.tried | work.unfit | {tried}, now),
+            wait_for_deployment=self._router.wait(work.alias.name, now, work.unfit),
+            delivered=delivered,
         )
         return decide(
             work.alias,
             self._policy.settings.default_fallbacks,
             situation,
             random.random(),  # noqa: S311 - jitter, not a secret
-            () if disabled else named,
+            work.own_fallbacks,
+            self._checks.serves(work),
         )
-
-
-def _without_secrets(error: RequestError, deployment: Deployment) -> RequestError:
-    """Return the error with the deployment's credentials masked: an upstream may repeat them, and callers read it."""
-    for text in deployment.secrets:
-        if len(text) >= SHORTEST_SECRET and text in error.message:
-            error.message = error.message.replace(text, "***")
-    return error
 
 
 def _ended(error: RequestError) -> State:

@@ -12,6 +12,7 @@ from broker.envelope import Job
 from broker.keys import Caller
 from broker.ports import Lease
 from broker.records import OutRecord
+from broker.routing.needs import Needs
 from broker.topics import Lane
 
 
@@ -45,6 +46,10 @@ class Work:
     """Attempts made in this alias, by this worker."""
     tried: frozenset[str] = frozenset()
     """Deployments that failed it since the last wait."""
+    needs: Needs | None = None
+    """What it asks of a model; None where its alias does not check before a call."""
+    unfit: frozenset[str] = frozenset()
+    """Deployments that cannot serve it and are not called."""
     task: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
     cancelled: bool = False
@@ -70,6 +75,15 @@ class Work:
     def tenant(self) -> str:
         """Who pays."""
         return self.caller.tenant
+
+    @property
+    def own_fallbacks(self) -> tuple[str, ...] | None:
+        """Fallbacks the request names, an empty tuple where it wants none; None where it says nothing."""
+        body = self.job.body
+        if body.get("disable_fallbacks") is True:
+            return ()
+        named = body.get("fallbacks")
+        return tuple(name for name in named if isinstance(name, str)) if isinstance(named, list) else None
 
     @property
     def order(self) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""`broker config check` and `broker config show`: whether a configuration can be used, and what it amounts to."""
+"""`broker config check`, `show`, `models`: whether a configuration can be used, what it and its models amount to."""
 
 import json
 import sys
@@ -9,11 +9,12 @@ import click
 import yaml
 
 from broker.cli.common import config_option, json_option, load_settings
-from broker.config import Settings
+from broker.config import Alias, Capabilities, Deployment, Settings
 from broker.config.problems import ConfigProblems
 from broker.config.views import masked
 from broker.errors import ConfigError
 from broker.ledger import overrides
+from broker.routing.capabilities import ABILITIES, capabilities
 
 EXIT_CONFIG = 2
 
@@ -110,7 +111,8 @@ def _alias_line(settings: Settings, name: str) -> str:
     alias = settings.aliases[name]
     served = ", ".join(f"{each.provider}/{each.model}" for each in alias.deployments)
     fallbacks = alias.fallbacks or settings.default_fallbacks
-    return f"{name}: {served}" + (f"; then {', '.join(fallbacks)}" if fallbacks else "")
+    checks = "; checked before a call" if alias.enable_pre_call_checks else ""
+    return f"{name}: {served}" + (f"; then {', '.join(fallbacks)}" if fallbacks else "") + checks
 
 
 @command.command()
@@ -122,3 +124,43 @@ def show(file: Path | None, config: Path | None, *, as_json: bool) -> None:
     values = masked(load_settings(_file(file, config)))
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=False).rstrip()
     click.echo(json.dumps(values) if as_json else text)
+
+
+@command.command()
+@click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@config_option
+@json_option
+def models(file: Path | None, config: Path | None, *, as_json: bool) -> None:
+    """Print what is known of each deployment's model: why `enable_pre_call_checks` passes it over."""
+    settings = load_settings(_file(file, config))
+    found = [(alias, each) for alias in settings.aliases.values() for each in alias.deployments]
+    if as_json:
+        click.echo(json.dumps([_known(alias, deployment) for alias, deployment in found]))
+    else:
+        click.echo("\n".join(_known_text(deployment) for _, deployment in found))
+
+
+def _known(alias: Alias, deployment: Deployment) -> dict[str, Any]:
+    return {
+        "deployment": deployment.name,
+        "alias": alias.name,
+        "provider": deployment.provider,
+        "model": deployment.model,
+        "base_model": deployment.base_model,
+        "enable_pre_call_checks": alias.enable_pre_call_checks,
+        **capabilities(deployment).model_dump(),
+    }
+
+
+def _known_text(deployment: Deployment) -> str:
+    can = capabilities(deployment)
+    head = f"{deployment.name} ({deployment.provider}/{deployment.model})"
+    if can == Capabilities():
+        return f"{head}: nothing is known; model_info or base_model tells"
+    bounds = ((can.max_input_tokens, "tokens in"), (can.max_output_tokens, "tokens out"))
+    facts = [can.mode] if can.mode is not None else []
+    facts += [f"{most} {words}" for most, words in bounds if most is not None]
+    for words, known in (("can", True), ("cannot", False)):
+        abilities = [short for name, short in ABILITIES.items() if getattr(can, name) is known]
+        facts += [f"{words} {', '.join(abilities)}"] if abilities else []
+    return f"{head}: " + "; ".join(facts)

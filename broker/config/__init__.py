@@ -2,8 +2,10 @@
 
 from broker.config.clouds import Aws, Azure, Vertex
 from broker.config.loader import load
+from broker.config.media import Media
 from broker.config.models import (
     Alias,
+    Capabilities,
     ClickHouse,
     Deployment,
     Kafka,
@@ -22,9 +24,11 @@ __all__ = [
     "Alias",
     "Aws",
     "Azure",
+    "Capabilities",
     "ClickHouse",
     "Deployment",
     "Kafka",
+    "Media",
     "OnUnknown",
     "Pool",
     "Prices",

@@ -6,7 +6,7 @@ from typing import Any, Final
 import orjson
 
 from broker.config import clouds, known
-from broker.config.models import Deployment, Prices, ProviderRow
+from broker.config.models import Capabilities, Deployment, Prices, ProviderRow
 from broker.config.price_names import is_price
 from broker.config.problems import kind
 from broker.config.reading import Reading, Yaml
@@ -120,6 +120,7 @@ class _Entry:
             "headers": self._headers(),
             "prices": self._prices(),
             "region": self._first("region", self._params, self._info),
+            "model_info": self._capabilities(),
             "extra_body": self._extra_body(),
             **{field: self._first(field, self._params, defaults) for field in PLAIN_FIELDS},
             **{field: self._first(field, self._entry, self._params, self._info) for field in LIMIT_FIELDS},
@@ -198,6 +199,14 @@ class _Entry:
         names = _prices_in(self._params) | _prices_in(self._info)
         values = {name: self._first(name, self._params, self._info) for name in sorted(names)}
         return self._reading.build(Prices, values, f"{self._path}.{self._where}")
+
+    def _capabilities(self) -> Capabilities | None:
+        """Return what model_info says the model can do; LiteLLM's older `max_tokens` is the most it writes."""
+        values = {field: self._info.get(field) for field in Capabilities.model_fields}
+        values["max_output_tokens"] = self._first("max_output_tokens", self._info) or self._info.get("max_tokens")
+        stated = any(value is not None for value in values.values())
+        names = {"max_output_tokens": "max_tokens"} if self._info.get("max_output_tokens") is None else {}
+        return self._reading.build(Capabilities, values, f"{self._path}.model_info", names) if stated else None
 
     def _extra_body(self) -> dict[str, Any]:
         path = f"{self._path}.{self._where}.extra_body"

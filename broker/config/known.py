@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import yaml
 
 from broker.config.clouds import PARAMETERS
-from broker.config.models import Pool, Prices
+from broker.config.models import Capabilities, Pool, Prices
 from broker.config.problems import likeness
 
 ALIAS_LENGTH: Final = 200
@@ -17,7 +17,7 @@ ALIAS_LENGTH: Final = 200
 TOP_ACTED: Final = frozenset(
     {"model_list", "router_settings", "litellm_settings", "general_settings", "environment_variables"}
     | {"credential_list", "include"}
-    | {"aliases", "kafka", "redis", "clickhouse", "workers", "server", "keys", "tenants", "prices"}
+    | {"aliases", "kafka", "redis", "clickhouse", "workers", "server", "media", "keys", "tenants", "prices"}
     | {"providers"}
 )
 """LiteLLM's sections, its two of convenience, and ours."""
@@ -41,11 +41,20 @@ PARAMS_ACTED: Final = frozenset(
 CREDENTIAL_ACTED: Final = frozenset({"api_key", "api_base", "base_url", "organization"}) | PARAMETERS
 
 INFO_ACTED: Final = frozenset(
-    {"id", "base_model", "rpm", "tpm", "itpm", "otpm", "rpd", "tpd"} | set(Prices.model_fields)
+    {"id", "base_model", "rpm", "tpm", "itpm", "otpm", "rpd", "tpd", "max_tokens"}
+    | set(Prices.model_fields)
+    | set(Capabilities.model_fields)
 )
 """Without the prices of `price_names`, which are acted on as well."""
 
-ALIAS_FIELDS: Final = ("num_retries", "timeout", "deadline", "cooldown_time", "allowed_fails")
+ALIAS_FIELDS: Final = (
+    "num_retries",
+    "timeout",
+    "deadline",
+    "cooldown_time",
+    "allowed_fails",
+    "enable_pre_call_checks",
+)
 """Policy that the file and `Alias` call by the same name."""
 
 FALLBACK_KINDS: Final = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
@@ -118,8 +127,9 @@ PROVIDER_VARIABLES: Final[Mapping[str, Variables]] = {
     "moonshot": Variables(("MOONSHOT_API_KEY",), ("MOONSHOT_API_BASE",)),
     "dashscope": Variables(("DASHSCOPE_API_KEY",), ("DASHSCOPE_API_BASE",)),
     "ai21": Variables(("AI21_API_KEY",), ("AI21_API_BASE",)),
-    "voyage": Variables(("VOYAGE_API_KEY",), ("VOYAGE_API_BASE",)),
-    "jina_ai": Variables(("JINA_AI_API_KEY",)),
+    "voyage": Variables(("VOYAGE_API_KEY", "VOYAGE_AI_API_KEY", "VOYAGE_AI_TOKEN"), ("VOYAGE_API_BASE",)),
+    "jina_ai": Variables(("JINA_AI_API_KEY", "JINA_API_KEY", "JINA_AI_TOKEN"), ("JINA_AI_API_BASE",)),
+    "infinity": Variables(("INFINITY_API_KEY",), ("INFINITY_API_BASE",)),
     "huggingface": Variables(("HF_TOKEN", "HUGGINGFACE_API_KEY"), ("HUGGINGFACE_API_BASE",)),
     "databricks": Variables(("DATABRICKS_API_KEY",), ("DATABRICKS_API_BASE",)),
     "github": Variables(("GITHUB_API_KEY",)),

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from broker.config import known, policy, sections
 from broker.config.deployments import alias_name, read_model_list
+from broker.config.media import Media
 from broker.config.models import Alias, ClickHouse, Deployment, Kafka, Pool, Redis, Server, Settings, VirtualKey
 from broker.config.problems import ConfigProblems, kind
 from broker.config.reading import Reading
@@ -109,6 +110,7 @@ def _settings(reading: Reading, top: Mapping[str, Any]) -> dict[str, Any]:
         "redis": sections.read_part(reading, top.get("redis"), "redis", Redis),
         "clickhouse": sections.read_part(reading, top.get("clickhouse"), "clickhouse", ClickHouse),
         "server": sections.read_part(reading, top.get("server"), "server", Server),
+        "media": sections.read_part(reading, top.get("media"), "media", Media),
         "pools": _pools(reading, top.get("workers"), names),
         "providers": rows,
         "price_overrides": sections.read_prices(reading, top.get("prices")),

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from broker.config.clouds import Aws, Azure, Section, Vertex
+from broker.config.media import Media
 from broker.config.price_names import is_price
 
 SearchContext = Literal["search_context_size_low", "search_context_size_medium", "search_context_size_high"]
@@ -55,11 +56,30 @@ class Prices(BaseModel):
         return self
 
 
+class Capabilities(Section):
+    """What a model takes and does, in LiteLLM's names. None: not known, which is no reason to refuse anything."""
+
+    mode: str | None = None
+    """What it is made for: `chat`, `responses`, `embedding`, `rerank`, or a word that says nothing here."""
+    max_input_tokens: int | None = Field(default=None, ge=1)
+    max_output_tokens: int | None = Field(default=None, ge=1)
+    supports_function_calling: bool | None = None
+    supports_parallel_function_calling: bool | None = None
+    supports_vision: bool | None = None
+    supports_pdf_input: bool | None = None
+    supports_audio_input: bool | None = None
+    supports_audio_output: bool | None = None
+    supports_video_input: bool | None = None
+    supports_response_schema: bool | None = None
+    supports_reasoning: bool | None = None
+    supports_web_search: bool | None = None
+
+
 class ProviderRow(Section):
     """A provider of the configuration's own (`providers`): an OpenAI-compatible one needs no more than an address."""
 
     base_url: str
-    dialect: Literal["openai", "anthropic", "gemini", "cohere"] = "openai"
+    dialect: Literal["openai", "anthropic", "gemini", "cohere", "jina", "voyage"] = "openai"
     auth: Literal["bearer", "x-api-key", "api-key", "x-goog-api-key"] = "bearer"
     """How the key is sent."""
     headers: dict[str, SecretStr] = Field(default_factory=dict)
@@ -86,9 +106,11 @@ class Deployment(Section):
     model: str
     """The provider's own name of the model: what goes upstream."""
     base_model: str | None = None
-    """What to price it as, where `model` is a name of the user's own."""
+    """What to price it as, where `model` is a name of the user's own; its capabilities are that model's too."""
     region: str | None = None
     """Where it is served, as the provider names regions; None: as its address and its model's name imply."""
+    model_info: Capabilities | None = None
+    """What the configuration says the model can do; it goes before what is known of the model."""
     api_base: str | None = None
     api_key: SecretStr | None = None
     headers: dict[str, SecretStr] = Field(default_factory=dict)
@@ -147,6 +169,8 @@ class Alias(Section):
     fallbacks: tuple[str, ...] = ()
     context_window_fallbacks: tuple[str, ...] = ()
     content_policy_fallbacks: tuple[str, ...] = ()
+    enable_pre_call_checks: bool = False
+    """Do not call a deployment that surely cannot serve the request."""
     on_unknown: OnUnknown = OnUnknown.RETRY
     fail_open: bool = False
     """Serve on while Redis is away: at least once, limits of deployments within each process, none of callers.
@@ -275,6 +299,7 @@ class Settings(Section):
     clickhouse: ClickHouse = ClickHouse()
     pools: dict[str, Pool] = Field(default_factory=lambda: {"default": Pool(name="default")})
     server: Server = Server()
+    media: Media = Media()
     price_overrides: tuple[dict[str, Any], ...] = ()
     providers: dict[str, ProviderRow] = Field(default_factory=dict)
     """The configuration's own rows by name; each deployment carries its own."""

@@ -1,4 +1,4 @@
-"""Our own sections of the file: kafka, redis, clickhouse, workers, server, keys, tenants, prices. Imports no I/O."""
+"""Our own sections of the file, the plain ones as well as pools, keys, tenants and prices. Imports no I/O."""
 
 import hashlib
 from collections.abc import Callable, Sequence

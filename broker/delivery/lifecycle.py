@@ -49,7 +49,8 @@ MOVES: Final[dict[State, frozenset[State]]] = {
     **{final: frozenset() for final in (State.ANSWERED, *sorted(_MOVED_ON | _STOPPED))},
 }
 """From a state to those that may follow. `parked` from `queued` is a record read before its `not-before`; `answered`
-from `queued` is an outcome the journal already has; back to `queued` goes what another worker has the lease of."""
+from `queued` is an outcome the journal already has, `rerouted` from it what no deployment of the alias can serve; back
+to `queued` goes what another worker has the lease of."""
 
 FINAL: Final = frozenset(state for state, following in MOVES.items() if not following)
 """States after which the offset is finished."""

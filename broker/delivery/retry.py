@@ -5,6 +5,7 @@ never sees a 429 because a provider is busy; it waits, until its deadline. Impor
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -83,6 +84,9 @@ class Dead:
     error: RequestError
 
 
+Serves = Callable[[str], bool]
+"""Whether an alias of this name can serve the request, as far as can be told before a call."""
+
 Decision = Answered | Retry | Reroute | Park | Refuse | Dead
 
 
@@ -93,7 +97,7 @@ class Situation:
     `tries` counts those made in `alias`, the failed one included, and those before a park too. `visited` names the
     aliases tried before this one. `other_deployment`: one that this request has not tried could be called now.
     `wait_for_deployment`: seconds until any deployment of the alias can be called; `math.inf` where only the release of
-    a slot will tell.
+    a slot will tell. `delivered`: a part of the answer went to the reader, as chunks of a stream.
     """
 
     error: RequestError
@@ -104,6 +108,7 @@ class Situation:
     visited: tuple[str, ...]
     other_deployment: bool
     wait_for_deployment: float
+    delivered: bool = False
 
     @property
     def left(self) -> float:
@@ -111,20 +116,26 @@ class Situation:
         return math.inf if self.deadline_ms is None else (self.deadline_ms - self.now_ms) / 1000
 
 
-def decide(
+def decide(  # noqa: PLR0913, PLR0917 - all that a decision depends on
     alias: Alias,
     default_fallbacks: tuple[str, ...],
     situation: Situation,
     jitter: float,
     own_fallbacks: tuple[str, ...] | None = None,
+    serves: Serves | None = None,
 ) -> Retry | Reroute | Park | Refuse:
     """Decide what follows the failed try that `situation` describes.
 
     `jitter`, in [0, 1), spreads waits: they grow by up to a quarter of the back-off. `own_fallbacks` are those the
-    request names; they replace those of every kind, and an empty tuple means none.
+    request names; they replace those of every kind, and an empty tuple means none. With `serves`, fallbacks that cannot
+    serve the request are passed over.
     """
     error = situation.error
-    fallback = _first_unvisited(_fallbacks(alias, default_fallbacks, error, own_fallbacks), situation)
+    if situation.delivered:
+        # Another call would tell the reader something else from the beginning, and cost a second answer.
+        return Refuse(error)
+    fallbacks = _fallbacks(alias, default_fallbacks, error, own_fallbacks)
+    fallback = _first_unvisited(fallbacks, situation.visited, situation.alias, serves)
     if isinstance(error, (ContextLengthExceeded, ContentPolicyViolation)):
         return _elsewhere_or(error, fallback, situation)
     if isinstance(error, UpstreamError) and error.fault in DEPLOYMENT_FAULTS:
@@ -134,6 +145,26 @@ def decide(
     if not error.retriable or isinstance(error, OWN_ERRORS):
         return Refuse(error)
     return _repeat(alias, situation, fallback, jitter)
+
+
+def decide_uncalled(  # noqa: PLR0913, PLR0917 - all that a decision depends on
+    alias: Alias,
+    default_fallbacks: tuple[str, ...],
+    error: RequestError,
+    visited: tuple[str, ...],
+    own_fallbacks: tuple[str, ...] | None = None,
+    serves: Serves | None = None,
+) -> Reroute | Refuse:
+    """Decide for a request that no deployment of `alias` can serve, as `error` says, so that none is called.
+
+    An input that is too long goes to a fallback for that, else, as for anything else a model cannot do, to a fallback
+    for errors; those that cannot serve it either are passed over. The rest is as in `decide`.
+    """
+    fallbacks = _fallbacks(alias, default_fallbacks, error, own_fallbacks)
+    if own_fallbacks is None and isinstance(error, ContextLengthExceeded):
+        fallbacks += alias.fallbacks or default_fallbacks
+    fallback = _first_unvisited(fallbacks, visited, alias.name, serves)
+    return Refuse(error) if fallback is None else Reroute(fallback, error.code)
 
 
 def _repeat(alias: Alias, situation: Situation, fallback: str | None, jitter: float) -> Retry | Reroute | Park | Refuse:
@@ -159,11 +190,13 @@ def _fallbacks(
     return alias.fallbacks or default_fallbacks
 
 
-def _first_unvisited(fallbacks: tuple[str, ...], situation: Situation) -> str | None:
-    seen = {*situation.visited, situation.alias}
+def _first_unvisited(
+    fallbacks: tuple[str, ...], visited: tuple[str, ...], alias: str, serves: Serves | None
+) -> str | None:
+    seen = {*visited, alias}
     if len(seen) > MAX_REROUTES:
         return None
-    return next((name for name in fallbacks if name not in seen), None)
+    return next((name for name in fallbacks if name not in seen and (serves is None or serves(name))), None)
 
 
 def _elsewhere_or(error: RequestError, fallback: str | None, situation: Situation) -> Reroute | Refuse:

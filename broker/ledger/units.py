@@ -81,7 +81,7 @@ def units_in(raw: Mapping[str, Any]) -> Units:
         tells_input="image_tokens" in into or bool(given),
         tells_output="image_tokens" in out or bool(made),
         tells_cached=bool(cached) or bool(read),
-        written_1h=_written_1h(raw),
+        written_1h=_written_1h(raw, into),
         written_12h=count(kept, "ttl_12h_tokens"),
         seconds=_seconds(raw),
         web_searches=web,
@@ -125,9 +125,13 @@ def _counted(value: list[Any]) -> Iterator[tuple[str, int]]:
             yield each["modality"].upper(), count(each, "tokenCount")
 
 
-def _written_1h(raw: Mapping[str, Any]) -> int:
-    """Cache writes of an hour: Anthropic's `cache_creation`, on Vertex too, and Bedrock's list `cacheDetails`."""
-    told = count(_mapping(raw.get("cache_creation")), "ephemeral_1h_input_tokens")
+def _written_1h(raw: Mapping[str, Any], into: Mapping[str, Any]) -> int:
+    """Cache writes of an hour: Anthropic's `cache_creation`, on Vertex too, and Bedrock's list `cacheDetails`.
+
+    In OpenAI's shape, where Anthropic's are put for a caller, they stand among the details of the prompt.
+    """
+    kept = raw.get("cache_creation") or into.get("cache_creation_token_details")
+    told = count(_mapping(kept), "ephemeral_1h_input_tokens")
     details = raw.get("cacheDetails")
     if told or not isinstance(details, list):
         return told

@@ -118,6 +118,10 @@ def configured_cost(deployment: Deployment) -> Decimal | None:
     return (prices.input_cost_per_token or Decimal(0)) + (prices.output_cost_per_token or Decimal(0))
 
 
+def _without(group: tuple[Member, ...], unfit: frozenset[str]) -> tuple[Member, ...]:
+    return tuple(member for member in group if member.deployment.name not in unfit)
+
+
 class Router:
     """Deployments of every alias and the permits on them. `now` is monotonic seconds and never runs backwards."""
 
@@ -145,16 +149,25 @@ class Router:
             self._groups[name] = tuple(sorted(group, key=lambda member: member.order))
             self._strategies[name] = alias.strategy
 
-    def acquire(
-        self, alias: str, tokens: int, now: float, tried: frozenset[str] = frozenset(), output: int = 0
+    def acquire(  # noqa: PLR0913, PLR0917 - what a call asks for; positional on the hot path
+        self,
+        alias: str,
+        tokens: int,
+        now: float,
+        tried: frozenset[str] = frozenset(),
+        output: int = 0,
+        unfit: frozenset[str] = frozenset(),
     ) -> Grant | float:
         """Return a grant, or the seconds until the earliest moment one can exist (`math.inf`: upon a release).
 
         `tokens` is the estimate of input and most output, `output` its part that is output. Deployments named in
         `tried` are taken only when no other can start now; among the rest, a higher `order` only when no lower one can.
-        A grant must be released exactly once. Raises KeyError for an unknown alias.
+        Those in `unfit` cannot serve the request and are never taken; they must not be all of the alias's. A grant must
+        be released exactly once. Raises KeyError for an unknown alias.
         """
         group = self._groups[alias]
+        if unfit:
+            group = _without(group, unfit)
         if len(group) == 1:
             member = group[0]
             wait = member.wait(tokens, now, output)
@@ -224,12 +237,13 @@ class Router:
         """Whether a deployment outside `tried` could start a call now. Raises KeyError for an unknown alias."""
         return any(member.deployment.name not in tried and member.likely(now) <= 0 for member in self._groups[alias])
 
-    def wait(self, alias: str, now: float) -> float:
-        """Seconds until a deployment could start a call; 0.0 now, `math.inf` upon a release.
+    def wait(self, alias: str, now: float, unfit: frozenset[str] = frozenset()) -> float:
+        """Seconds until a deployment outside `unfit` could start a call; 0.0 now, `math.inf` upon a release.
 
         It is a situation's `wait_for_deployment`. Raises KeyError for an unknown alias.
         """
-        return min((member.likely(now) for member in self._groups[alias]), default=math.inf)
+        group = self._groups[alias]
+        return min((member.likely(now) for member in (_without(group, unfit) if unfit else group)), default=math.inf)
 
     def members(self) -> Mapping[str, tuple[Member, ...]]:
         """Return the deployments of each alias, lowest `order` first."""

@@ -31,6 +31,7 @@ from workers.loop import RequestLoop
 from workers.outbox import Outbox
 from workers.policy import Policy
 from workers.pool.parts import Parts
+from workers.prechecks import PreCallChecks
 from workers.snapshot import Identity, Meter
 from workers.streams import ChunkWriter
 from workers.watchdog import Watchdog
@@ -117,10 +118,12 @@ class Joined:
     def _join_serving(self) -> None:
         parts, clock, metrics = self.parts, self.parts.clock, self.metrics
         self.control = Control(reader=parts.make_reader(), names=self.names, clock=clock, on_cancel=self._cancel)
+        checks = PreCallChecks(self.policy)
         self.inference = Inference(
             policy=self.policy,
             leases=self.leases,
             callers=self.callers,
+            checks=checks,
             router=self.router,
             provider=parts.provider,
             endings=self.endings,
@@ -134,6 +137,7 @@ class Joined:
             policy=self.policy,
             leases=self.leases,
             callers=self.callers,
+            checks=checks,
             endings=self.endings,
             clock=clock,
             metrics=metrics,

@@ -13,6 +13,7 @@ from broker.ports import CallerStore, Journal, LimitStore, LogAdmin, LogConsumer
 from broker.topics import TopicNames
 from workers.providers.base import ProviderClient
 from workers.providers.client import HttpProviderClient
+from workers.providers.media import MediaFetcher
 from workers.providers.transport import make_transport
 from workers.watched import WatchedConsumer
 
@@ -55,6 +56,6 @@ class Parts:
             journal=RedisJournal(settings.redis, names),
             callers=RedisCallerStore(settings.redis, names),
             limits=RedisLimitStore(settings.redis, names),
-            provider=HttpProviderClient(make_transport(pool.in_flight)),
+            provider=HttpProviderClient(make_transport(pool.in_flight), media=MediaFetcher(settings.media)),
             clock=SystemClock(),
         )

@@ -51,9 +51,53 @@ class CallResult:
     """The provider's rate-limit headers, names in lower case."""
 
 
+class SoFar(NamedTuple):
+    """What a stream has put together: an OpenAI body, perhaps cut in the middle.
+
+    `counted`: its `usage` counts all that came. Where it does not, it may still tell the input, or be missing.
+    """
+
+    body: dict[str, Any]
+    counted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """What a stream had produced, and the provider charges, when it broke or was cut off."""
+
+    model: str
+    usage: Usage
+    """As the provider counted it, else estimated from what was sent and what came, and marked."""
+    service_tier: str | None = None
+    ttft_ms: int | None = None
+
+
+class Progress:
+    """How far one streamed call has come; who makes the call asks when it failed or was cut off."""
+
+    __slots__ = ("_ask", "chunks", "ttft_ms")
+
+    def __init__(self) -> None:
+        self.chunks = 0
+        """Chunks that were handed on: from the first one on, the call must not be made again."""
+        self.ttft_ms: int | None = None
+        self._ask: Callable[[int | None], Partial | None] | None = None
+
+    def follow(self, ask: Callable[[int | None], Partial | None]) -> None:
+        """Have `partial` ask, with the time to the first token."""
+        self._ask = ask
+
+    def partial(self) -> Partial | None:
+        """Return what was produced; None where nothing is known to be, as with a call that is not streamed."""
+        return None if self._ask is None else self._ask(self.ttft_ms)
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One upstream call. `timeout` is seconds from connecting to the last byte; `body` must not be changed."""
+    """One upstream call. `timeout` is seconds from connecting to the last byte; `body` must not be changed.
+
+    `progress` is filled in by the client while it streams.
+    """
 
     deployment: Deployment
     endpoint: str
@@ -61,10 +105,11 @@ class Call:
     timeout: float
     request_id: str
     traceparent: str | None = None
+    progress: Progress = field(default_factory=Progress, compare=False, repr=False)
 
 
 OnChunk = Callable[[bytes], Awaitable[None]]
-"""Given each SSE `data:` JSON of a stream as it arrives, `[DONE]` left out."""
+"""Given each SSE `data:` JSON of a stream as it arrives, `[DONE]` left out; the first one when content comes."""
 
 
 class ProviderClient(Protocol):
@@ -76,7 +121,7 @@ class ProviderClient(Protocol):
         Raises a `RequestError`: `UpstreamTimeout`, `UpstreamUnreachable`, `BadUpstreamResponse`, `InvalidRequest`,
         `ContextLengthExceeded`, `ContentPolicyViolation`, or `UpstreamError` with the upstream's own status and message
         and `retry_after` in seconds where the upstream gave one. Nothing else comes out of it but cancellation, which
-        closes the connection.
+        closes the connection. Whatever ends a stream early, `call.progress` tells what came of it.
         """
         ...
 

@@ -29,8 +29,6 @@ OWN_API: Final = frozenset(
         "azure_ai",
         "azure_text",
         "bedrock",
-        "cohere",
-        "cohere_chat",
         "palm",
         "replicate",
         "sagemaker",
@@ -149,7 +147,7 @@ def _base_url(deployment: Deployment, provider: Provider) -> str:
     if not base:
         raise ConfigError(f"deployment {deployment.name}: provider {deployment.provider} needs `api_base`")
     base = base.strip().rstrip("/")
-    for endpoint in ("/chat/completions", "/completions", "/embeddings"):
+    for endpoint in ("/chat/completions", "/completions", "/embeddings", "/rerank"):
         base = base.removesuffix(endpoint)
     try:
         parts = urlsplit(base)

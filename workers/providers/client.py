@@ -1,23 +1,28 @@
 """The provider client: one call through the dialect of its deployment and the transport. The façade of this folder."""
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final
 from urllib.parse import quote
 
 import orjson
 
 from broker.clock import Clock, SystemClock
-from broker.config import Deployment
+from broker.config import Deployment, Media
 from broker.errors import BadUpstreamResponse, ConfigError, RequestError, UpstreamTimeout, UpstreamUnreachable
+from schemas.request import CHAT, COMPLETIONS
 from workers.providers import openai
-from workers.providers.base import Call, CallResult, OnChunk, Outbound
+from workers.providers.base import Call, CallResult, OnChunk, Outbound, Partial, Progress, Usage
 from workers.providers.catalog import ResolvedDeployment, resolve
 from workers.providers.credential import Credential
-from workers.providers.dialect import Dialect
+from workers.providers.dialect import CHUNK, Dialect, Stream
+from workers.providers.media import MediaFetcher
+from workers.providers.openai_stream import written
 from workers.providers.registry import CREDENTIALS, DIALECTS
 from workers.providers.transport import MAX_BODY_BYTES, StreamedResponse, Transport
+from workers.providers.usage import openai_usage, produced
 
 OFF_LOOP_BYTES: Final = 256 << 10
 """Answers larger than this are parsed in a thread: about 1 ms of the loop's time."""
@@ -26,6 +31,8 @@ TAIL_SECONDS: Final = 0.1
 """How long a finished stream is read on for its end, so that the connection can be used again."""
 
 _OK: Final = range(200, 300)
+_HEAD: Final = ("id", "created", "model", "service_tier", "system_fingerprint")
+"""Fields that are the same in all chunks of a stream."""
 
 
 @dataclass(slots=True)
@@ -40,10 +47,14 @@ class _Target:
 
 
 class HttpProviderClient:
-    """`ProviderClient` over HTTP; the contract stands on the protocol. Closes the transport it is given."""
+    """`ProviderClient` over HTTP; the contract stands on the protocol. Closes the transport and the media it is given.
 
-    def __init__(self, transport: Transport, *, clock: Clock | None = None) -> None:
+    Without `media` nothing is fetched for a provider that takes files as bytes only.
+    """
+
+    def __init__(self, transport: Transport, *, clock: Clock | None = None, media: MediaFetcher | None = None) -> None:
         self._transport = transport
+        self._media = media or MediaFetcher(Media())
         self._clock = clock or SystemClock()
         self._targets: dict[str, _Target] = {}
 
@@ -55,18 +66,31 @@ class HttpProviderClient:
         if call.timeout <= 0:
             raise UpstreamTimeout("no time is left for the call")
         try:
+            if target.resolved.provider.inlines_media or self._media.serves(call.deployment.provider):
+                call = await self._inlined(call)
             if on_chunk is not None and target.dialect.streamed(call.endpoint):
                 return await self._stream(target, call, on_chunk)
             return await self._post(target, call)
         except RequestError as error:
             for secret in target.resolved.secrets:
                 error.message = error.message.replace(secret, "***")
+            if chunks := call.progress.chunks:
+                error.message = f"the stream broke after {chunks} chunk{'s'[: chunks > 1]}: {error.message}"
             error.args = (error.message,)
             raise
 
     async def close(self) -> None:
         """Close every connection."""
         await self._transport.close()
+        await self._media.close()
+
+    async def _inlined(self, call: Call) -> Call:
+        """Return the call with bytes where its body names files by URL, and with the time that is left."""
+        started = self._clock.monotonic()
+        body = await self._media.inlined(call.body, call.timeout)
+        if body is call.body:
+            return call
+        return replace(call, body=body, timeout=max(call.timeout - (self._clock.monotonic() - started), 0.001))
 
     def _resolve(self, deployment: Deployment) -> _Target:
         try:
@@ -115,31 +139,88 @@ class HttpProviderClient:
         on_chunk: OnChunk,
         started: float,
     ) -> CallResult:
-        completion, first = target.dialect.stream(target.resolved, call.endpoint, call.body), None
-        options = call.body.get("stream_options")
-        wants_usage = isinstance(options, dict) and options.get("include_usage") is True
-        async for piece in answer:
-            for chunk, plain in completion.feed(piece):
-                if first is None:
-                    first = self._clock.monotonic()
-                if plain or wants_usage:
-                    await on_chunk(chunk)
-            if completion.done:
+        """Hand chunks on as they come, and return the whole.
+
+        Nothing is handed on before content comes: a reader who was told a role and nothing else would see a second
+        beginning where the stream breaks there and is started again, and whoever got nothing can be served elsewhere.
+        Usage is handed on once, at the end: some upstreams tell it with every chunk, some never.
+        """
+        stream, progress = target.dialect.stream(target.resolved, call.endpoint, call.body), call.progress
+        progress.follow(partial(_produced, target.resolved, call.body, stream))
+        held: list[bytes] = []
+        pieces = aiter(answer)
+        while (piece := await _next(pieces, stream)) is not None:
+            for chunk, plain in stream.feed(piece):
+                if not plain:
+                    continue
+                if not stream.begun:
+                    held.append(chunk)
+                    continue
+                if progress.ttft_ms is None:
+                    progress.ttft_ms = round((self._clock.monotonic() - started) * 1000)
+                    await _hand_on(held, on_chunk, progress)
+                    held = []
+                progress.chunks += 1
+                await on_chunk(chunk)
+            if stream.done:
                 await _drain(answer)
                 break
-        body = completion.body()
-        raw = orjson.dumps(body)
+        body = stream.body()
         told = openai.told_limits(target.resolved, answer.headers)
-        found = openai.result(target.resolved, call.endpoint, call.body, body, raw, told)
-        return CallResult(
-            found.body,
-            found.model,
-            found.usage,
-            ttft_ms=None if first is None else round((first - started) * 1000),
-            service_tier=found.service_tier,
-            stated_cost=found.stated_cost,
-            headers=found.headers,
-        )
+        found = openai.result(target.resolved, call.endpoint, call.body, body, written(body), told)
+        if _wants_usage(call):
+            held.append(_usage_chunk(body, found.usage))
+        await _hand_on(held, on_chunk, progress)
+        return replace(found, ttft_ms=progress.ttft_ms)
+
+
+async def _next(pieces: AsyncIterator[bytes], stream: Stream) -> bytes | None:
+    """Return the next bytes; None at the end, and where the connection breaks once nothing of the answer is missing."""
+    try:
+        return await anext(pieces)
+    except StopAsyncIteration:
+        return None
+    except RequestError:
+        if stream.finished():
+            return None
+        raise
+
+
+async def _hand_on(chunks: list[bytes], on_chunk: OnChunk, progress: Progress) -> None:
+    for chunk in chunks:
+        progress.chunks += 1
+        await on_chunk(chunk)
+
+
+def _produced(
+    target: ResolvedDeployment, asked: Mapping[str, Any], stream: Stream, ttft_ms: int | None
+) -> Partial | None:
+    """Return what a stream had produced; None where neither content nor usage came."""
+    so_far = stream.so_far()
+    model, tier = so_far.body.get("model"), so_far.body.get("service_tier")
+    if not stream.begun and not isinstance(so_far.body.get("usage"), dict):
+        return None
+    return Partial(
+        model if isinstance(model, str) and model else target.deployment.model,
+        produced(asked, so_far),
+        tier if isinstance(tier, str) else None,
+        ttft_ms,
+    )
+
+
+def _wants_usage(call: Call) -> bool:
+    """Whether the caller asked for the usage of a stream; a response (`/v1/responses`) tells it anyway."""
+    options = call.body.get("stream_options")
+    asked = isinstance(options, dict) and options.get("include_usage") is True
+    return asked and call.endpoint in {CHAT, COMPLETIONS}
+
+
+def _usage_chunk(body: Mapping[str, Any], usage: Usage) -> bytes:
+    """Return the last chunk of a stream, with its usage alone, as the upstream told it or as it was estimated."""
+    kind = "text_completion" if body["object"] == "text_completion" else CHUNK
+    head = {name: body[name] for name in _HEAD if name in body}
+    told = openai_usage(usage) if usage.estimated else body["usage"]
+    return orjson.dumps({**head, "object": kind, "choices": [], "usage": told})
 
 
 async def _read(target: _Target, call: Call, raw: bytes, headers: Mapping[str, str]) -> CallResult:

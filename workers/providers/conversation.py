@@ -7,7 +7,7 @@ field, as OpenAI writes it (`messages[2].content[0].image_url`).
 import binascii
 from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NoReturn
 
 import orjson
@@ -24,12 +24,16 @@ def bad(param: str, what: str) -> NoReturn:
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """An image, a sound or a file: `data` is base64, or it stands at `url`."""
+    """An image, a sound or a file: `data` is base64, or it stands at `url`, or the provider keeps it as `file_id`.
+
+    `media_type` is empty where nobody says what stands elsewhere.
+    """
 
     media_type: str = ""
     data: str = ""
     url: str = ""
     name: str = ""
+    file_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +99,23 @@ def joined(content: object, param: str) -> str:
     return "".join(text_of(part, f"{param}[{index}]") for index, part in enumerate(found))
 
 
-def media(part: Mapping[str, Any], param: str) -> Media:
-    """Return the image, sound or file of a part of type `image_url`, `input_audio` or `file`."""
+MEDIA: Final = frozenset({"image_url", "input_audio", "file", "audio_url", "video_url"})
+"""Types of parts that `media` reads; the last two are those of servers that take sound and film by URL (vLLM)."""
+
+
+def media(part: Mapping[str, Any], param: str, *, elsewhere: bool = False) -> Media:
+    """Return the image, sound or file of a part whose type is one of `MEDIA`.
+
+    `elsewhere`: the provider takes files by URL, and those it keeps by their id; they are refused without.
+    """
     kind = part["type"]
     value = part.get(kind)
-    if kind == "image_url":
+    if kind.endswith("_url"):
         url = value.get("url") if isinstance(value, dict) else value
         if not isinstance(url, str) or not url:
-            bad(f"{param}.image_url", "an object with a url is needed")
-        return _of_url(url, f"{param}.image_url.url")
+            bad(f"{param}.{kind}", "an object with a url is needed")
+        found = _of_url(url, f"{param}.{kind}.url")
+        return found if found.data else replace(found, media_type=_told(value))
     if not isinstance(value, dict):
         bad(f"{param}.{kind}", "an object is needed")
     if kind == "input_audio":
@@ -111,14 +123,27 @@ def media(part: Mapping[str, Any], param: str) -> Media:
         if not isinstance(data, str) or not isinstance(form, str):
             bad(f"{param}.input_audio", "data (base64) and format are needed")
         return Media(f"audio/{form}", _base64(data, f"{param}.input_audio.data"))
-    name = value.get("filename")
-    data = value.get("file_data")
+    return _file(value, param, elsewhere=elsewhere)
+
+
+def _told(value: object) -> str:
+    """Return the media type that a body written for LiteLLM says beside a URL or an id."""
+    form = value.get("format") if isinstance(value, dict) else None
+    return form if isinstance(form, str) else ""
+
+
+def _file(value: Mapping[str, Any], param: str, *, elsewhere: bool) -> Media:
+    named, data, identity = value.get("filename"), value.get("file_data"), value.get("file_id")
+    name = named if isinstance(named, str) else ""
+    if elsewhere and isinstance(identity, str) and identity and not data:
+        if identity.startswith(("http://", "https://")):
+            return Media(_told(value), url=identity, name=name)
+        return Media(_told(value), name=name, file_id=identity)
     if not isinstance(data, str) or not data:
         bad(f"{param}.file.file_data", "the file's bytes in base64 are needed; an id is of one provider only")
-    found = _of_url(data, f"{param}.file.file_data") if data.startswith("data:") else None
-    name = name if isinstance(name, str) else ""
-    if found is not None:
-        return Media(found.media_type, found.data, name=name)
+    if data.startswith("data:") or (elsewhere and data.startswith(("http://", "https://"))):
+        found = _of_url(data, f"{param}.file.file_data")
+        return replace(found, media_type=found.media_type or _told(value), name=name)
     return Media("application/pdf", _base64(data, f"{param}.file.file_data"), name=name)
 
 
@@ -207,24 +232,44 @@ def _tool(value: object, param: str) -> Tool:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What `tool_choice` asks for: `auto`, `none`, `required`, or `function` and its name."""
+    """What `tool_choice` asks for: `auto`, `none`, `required`, or `function` and its name.
+
+    `allowed` are the names of the only functions that may be called; empty where all may.
+    """
 
     kind: str
     name: str = ""
+    allowed: tuple[str, ...] = ()
 
 
-def tool_choice(body: Mapping[str, Any]) -> Choice | None:
-    """Return the tool choice; None where the caller made none."""
+def tool_choice(body: Mapping[str, Any], *, allowed: bool = False) -> Choice | None:
+    """Return the tool choice; None where the caller made none. `allowed`: the dialect can narrow the choice."""
     value = body.get("tool_choice")
     if value is None:
         return None
     if value in {"auto", "none", "required"} if isinstance(value, str) else False:
         return Choice(str(value))
-    function = value.get("function") if isinstance(value, dict) else None
-    name = function.get("name") if isinstance(function, dict) else None
-    if not isinstance(name, str) or not name:
+    if allowed and isinstance(value, dict) and value.get("type") == "allowed_tools":
+        return _allowed(value.get("allowed_tools"))
+    name = _function_name(value)
+    if name is None:
         bad("tool_choice", "auto, none, required or a function by its name is needed")
     return Choice("function", name)
+
+
+def _function_name(value: object) -> str | None:
+    function = value.get("function") if isinstance(value, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    return name if isinstance(name, str) and name else None
+
+
+def _allowed(value: object) -> Choice:
+    mode, listed = (value.get("mode"), value.get("tools")) if isinstance(value, dict) else (None, None)
+    names = [_function_name(each) for each in listed] if isinstance(listed, list) else []
+    found = tuple(name for name in names if name is not None)
+    if mode not in {"auto", "required"} or not found or len(found) != len(names):
+        bad("tool_choice.allowed_tools", "a mode of auto or required, and functions by their names are needed")
+    return Choice(str(mode), allowed=found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,22 +9,28 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Protocol
 
-import orjson
-
 from broker.errors import BadUpstreamResponse, RequestError
-from workers.providers.base import CallResult, Outbound
+from workers.providers.base import CallResult, Outbound, SoFar
 from workers.providers.catalog import ResolvedDeployment
-from workers.providers.openai_stream import Completion
+from workers.providers.openai_stream import Completion, written
 from workers.providers.sse import Event, SseParser, TooLarge
 from workers.providers.transport import MAX_BODY_BYTES
 
 
 class Stream(Protocol):
-    """Puts one streamed answer together; fed with what the upstream sends, then asked for `body`."""
+    """Puts one streamed answer together; fed with what the upstream sends, then asked for `body`.
+
+    Asked for `so_far` instead where the stream broke or was cut off, also after `feed` raised.
+    """
 
     @property
     def done(self) -> bool:
         """Whether the stream said that it is over."""
+        ...
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything came that a reader would miss; true from the chunk on, before it is yielded."""
         ...
 
     def feed(self, piece: bytes) -> Iterator[tuple[bytes, bool]]:
@@ -34,8 +40,16 @@ class Stream(Protocol):
         """
         ...
 
+    def finished(self) -> bool:
+        """Whether the answer is whole, be it that the stream's own end or its usage is still to come."""
+        ...
+
     def body(self) -> dict[str, Any]:
         """Return the OpenAI body of the whole answer. Raises `BadUpstreamResponse` where the stream was cut."""
+        ...
+
+    def so_far(self) -> SoFar:
+        """Return what has come, with the usage told so far; never raises."""
         ...
 
 
@@ -112,6 +126,10 @@ class TranslatedStream:
         self.id = f"chatcmpl-{uuid.uuid4().hex}"
         """A subclass replaces it by the provider's own id, before the first chunk."""
         self.model = model
+        self.running: Mapping[str, Any] | None = None
+        """A subclass sets it to the usage told before the end, in OpenAI's fields."""
+        self.counts = False
+        """Whether `running` counts all that came; else it tells the input alone."""
         self._created = int(time.time())
         self._whole = Completion(endpoint)
         self._parser: Parser = parser or SseParser()
@@ -121,6 +139,11 @@ class TranslatedStream:
     def done(self) -> bool:
         """Whether the stream said that it is over: `finish` was called."""
         return self._whole.done
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything came that a reader would miss."""
+        return self._whole.begun
 
     def events(self, event: Event) -> Iterator[Mapping[str, Any]]:
         """Yield the parts of chunks that an event makes: `{"choices": […]}` or `{"choices": [], "usage": {…}}`.
@@ -153,11 +176,23 @@ class TranslatedStream:
             for part in parts:
                 head = {"id": self.id, "object": CHUNK, "created": self._created, "model": self.model}
                 chunk = {**head, **part}
-                yield orjson.dumps(chunk), self._whole.take(chunk)
+                plain = self._whole.take(chunk)
+                yield written(chunk), plain
+
+    def finished(self) -> bool:
+        """Whether the answer is whole."""
+        return self._whole.finished()
 
     def body(self) -> dict[str, Any]:
         """Return the whole, as `Stream` says."""
         return self._whole.body()
+
+    def so_far(self) -> SoFar:
+        """Return what has come, as `Stream` says."""
+        found = self._whole.so_far()
+        if "usage" in found.body or self.running is None:
+            return found
+        return SoFar({**found.body, "usage": self.running}, self.counts)
 
 
 def delta(fields: Mapping[str, Any], *, finish: str | None = None, index: int = 0) -> dict[str, Any]:

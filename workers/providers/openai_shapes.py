@@ -14,6 +14,7 @@ import orjson
 
 from broker.errors import BadUpstreamResponse, InvalidRequest
 from schemas.request import IMAGES, MODERATIONS, RERANK, RESPONSES, SPEECH, TRANSCRIPTIONS
+from workers.providers.base import SoFar
 from workers.providers.openai import error_inside
 from workers.providers.sse import SseParser, TooLarge
 from workers.providers.transport import MAX_BODY_BYTES
@@ -21,6 +22,16 @@ from workers.providers.transport import MAX_BODY_BYTES
 JSON: Final = "application/json"
 ENDED: Final = frozenset({"response.completed", "response.incomplete"})
 """Events that carry the whole response and end its stream."""
+HEADS: Final = frozenset(
+    {
+        "response.created",
+        "response.queued",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+    }
+)
+"""Events that say what is to come; nothing of the answer is in them yet."""
 
 
 def form(body: Mapping[str, Any]) -> tuple[bytes, str]:
@@ -148,6 +159,10 @@ class ResponseStream:
         self._parser = SseParser()
         self._left = MAX_BODY_BYTES
         self._whole: dict[str, Any] | None = None
+        self._head: dict[str, Any] = {}
+        self._texts: list[str] = []
+        self.begun = False
+        """Whether anything of the answer came."""
 
     @property
     def done(self) -> bool:
@@ -167,19 +182,39 @@ class ResponseStream:
             if self.done or event.data == b"[DONE]":
                 return
             told = _event(event.data)
-            kind, response = told.get("type"), told.get("response")
-            if kind == "error":
-                raise error_inside({"error": told.get("error") or told})
-            if kind == "response.failed" and isinstance(response, dict):
-                _response({**response, "status": "failed"})
+            self._take(told)
             yield event.data, True
-            if kind in ENDED:
-                if not isinstance(response, dict):
+            if told.get("type") in ENDED:
+                if not isinstance(told.get("response"), dict):
                     raise BadUpstreamResponse("the last event of the upstream's stream has no response")
-                self._whole = response
+                self._whole = told["response"]
+
+    def _take(self, told: Mapping[str, Any]) -> None:
+        kind, response, text = told.get("type"), told.get("response"), told.get("delta")
+        if kind == "error":
+            raise error_inside({"error": told.get("error") or told})
+        if isinstance(response, dict):
+            self._head = response
+            if kind == "response.failed":
+                _response({**response, "status": "failed"})
+        self.begun = self.begun or kind not in HEADS
+        if isinstance(text, str):
+            self._texts.append(text)
+
+    def finished(self) -> bool:
+        """Whether the response is whole."""
+        return self.done
 
     def body(self) -> dict[str, Any]:
         """Return the response. Raises `BadUpstreamResponse` where the stream ended before it was over."""
         if self._whole is None:
             raise BadUpstreamResponse("the upstream's stream ended before its end was said")
         return self._whole
+
+    def so_far(self) -> SoFar:
+        """Return the response as far as it came: its texts of any kind as one; never raises."""
+        counted = isinstance(self._head.get("usage"), dict)
+        if self._whole is not None:
+            return SoFar(self._whole, counted)
+        text = {"type": "output_text", "text": "".join(self._texts)}
+        return SoFar({**self._head, "output": [{"type": "message", "content": [text]}]}, counted)

@@ -40,6 +40,8 @@ class Provider:
     """The field of `usage` that states what the call cost."""
     cost_exponent: int = 0
     """That field times ten to this power is USD."""
+    inlines_media: bool = False
+    """Whether it takes images and files as bytes only: what stands at a URL is fetched here (`media`)."""
     limits: tuple[tuple[str, str], ...] = ()
     """Limit headers of its own, and OpenAI's names of them (`x-ratelimit-remaining-tokens`, …), in lower case."""
     prices_as: str = ""

@@ -5,9 +5,16 @@ from typing import Final
 
 from workers.providers.credential import MakeCredential
 from workers.providers.dialect import Dialect
-from workers.providers.dialects import anthropic, gemini, openai
+from workers.providers.dialects import anthropic, cohere, gemini, jina, openai, voyage
 
-DIALECTS: Final[dict[str, Dialect]] = {"openai": openai, "anthropic": anthropic, "gemini": gemini}
+DIALECTS: Final[dict[str, Dialect]] = {
+    "openai": openai,
+    "anthropic": anthropic,
+    "gemini": gemini,
+    "cohere": cohere,
+    "jina": jina,
+    "voyage": voyage,
+}
 
 CREDENTIALS: Final[Mapping[str, MakeCredential]] = {}
 """Authentication style → what makes its credential, asked where the deployment has no key of its own."""

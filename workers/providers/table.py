@@ -85,6 +85,26 @@ PROVIDERS: Final[dict[str, Provider]] = {
         path="/v1beta",
         prices_as="google",
     ),
+    # LiteLLM's users write either name; both speak version 2
+    "cohere": Provider(
+        source="docs.cohere.com/v2/reference/chat", base_url="https://api.cohere.com/v2", dialect="cohere", path="/v2"
+    ),
+    "cohere_chat": Provider(
+        source="docs.cohere.com/v2/reference/chat",
+        base_url="https://api.cohere.com/v2",
+        dialect="cohere",
+        path="/v2",
+        prices_as="cohere",
+    ),
+    # Embeddings and rerank only
+    "jina_ai": Provider(source="api.jina.ai/redoc", base_url="https://api.jina.ai/v1", dialect="jina", path="/v1"),
+    "voyage": Provider(
+        source="docs.voyageai.com/reference/embeddings-api",
+        base_url="https://api.voyageai.com/v1",
+        dialect="voyage",
+        path="/v1",
+        prices_as="voyageai",
+    ),
     "groq": Provider(
         source="console.groq.com/docs/openai",  # "Currently unsupported OpenAI features"
         base_url="https://api.groq.com/openai/v1",
@@ -146,6 +166,7 @@ PROVIDERS: Final[dict[str, Provider]] = {
     "tgi": _open("huggingface.co/docs/text-generation-inference/messages_api"),
     "llamacpp": _open("github.com/ggml-org/llama.cpp/tree/master/tools/server"),
     "localai": _open("localai.io/features/openai-functions"),
+    "infinity": _open("github.com/michaelfeil/infinity"),
     "xinference": _open("inference.readthedocs.io/en/latest/user_guide/client_api.html"),
     "docker_model_runner": _open("docs.docker.com/ai/model-runner/api-reference"),
     # Hosted models of many makers, each with an OpenAI-compatible endpoint.

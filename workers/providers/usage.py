@@ -1,10 +1,11 @@
 """Tokens of an answer in OpenAI's format: as the provider counted them, or estimated where it said nothing."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
 
-from workers.providers.base import Usage
+from workers.providers.base import SoFar, Usage
 
 CHARACTERS_PER_TOKEN: Final = 4
 """English text under OpenAI's tokenizers: help.openai.com/en/articles/4936856. An estimate is marked as one."""
@@ -58,11 +59,32 @@ def usage_of(raw: object) -> Usage | None:
 
 def estimate(asked: Mapping[str, Any], answered: Mapping[str, Any]) -> Usage:
     """Count the characters of request and answer, four a token, tokens given as numbers as one each."""
-    sent = sum(_size(asked.get(name)) for name in ("messages", "prompt", "input", "tools"))
-    got = _size(answered.get("choices"))
+    fields = ("messages", "prompt", "input", "instructions", "tools", "query", "documents")
+    sent = sum(_size(asked.get(name)) for name in fields)
+    got = _size(answered.get("choices")) + _size(answered.get("output"))
     return Usage(
         input_tokens=-(-sent // CHARACTERS_PER_TOKEN), output_tokens=-(-got // CHARACTERS_PER_TOKEN), estimated=True
     )
+
+
+def produced(asked: Mapping[str, Any], so_far: SoFar) -> Usage:
+    """Return the tokens of a stream that did not come to its end: as counted, else estimated and marked.
+
+    Where a provider has told the input alone, that is taken as told. One that counts no output beside text that came
+    has not counted it yet.
+    """
+    told, guess = usage_of(so_far.body.get("usage")), estimate(asked, so_far.body)
+    if told is None:
+        return guess
+    if so_far.counted and (told.output_tokens or not guess.output_tokens):
+        return told
+    return replace(told, output_tokens=max(told.output_tokens, guess.output_tokens), estimated=True)
+
+
+def openai_usage(usage: Usage) -> dict[str, int]:
+    """Return the plain counts as a body tells them."""
+    into, out = usage.input_tokens, usage.output_tokens
+    return {"prompt_tokens": into, "completion_tokens": out, "total_tokens": into + out}
 
 
 def stated_cost(raw: object, field: str, exponent: int) -> str | None:
@@ -74,9 +96,21 @@ def stated_cost(raw: object, field: str, exponent: int) -> str | None:
 
 
 _NOT_TEXT: Final = frozenset(
-    {"role", "type", "id", "index", "finish_reason", "logprobs", "image_url", "input_audio", "file"}
+    {
+        "role",
+        "type",
+        "id",
+        "index",
+        "status",
+        "finish_reason",
+        "logprobs",
+        "thinking_blocks",
+        "image_url",
+        "input_audio",
+        "file",
+    }
 )
-"""Fields of messages and choices that are no text of the conversation, or that are billed by other rules."""
+"""Fields of messages and choices that are no text of the conversation, repeat it, or are billed by other rules."""
 
 
 def _size(value: object) -> int:

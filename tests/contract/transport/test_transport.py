@@ -234,6 +234,8 @@ async def test_a_stream_that_never_falls_silent_ends_at_its_timeout(transport: T
     up.script("m", [Events([{"n": n} for n in range(100)], chunk_delay=0.1)])
     with pytest.raises(UpstreamTimeout):
         await read(transport, up, timeout=0.5)
+    await up.until(lambda: up.in_flight == 0)
+    assert up.calls[0].disconnected
 
 
 async def test_cancelling_a_stream_closes_its_connection(transport: Transport, up: Upstream) -> None:
@@ -252,6 +254,29 @@ async def test_cancelling_a_stream_closes_its_connection(transport: Transport, u
     with pytest.raises(asyncio.CancelledError):
         await call
     await up.until(lambda: up.in_flight == 0)
+
+
+async def test_cancelling_a_stream_that_flows_closes_its_connection_at_once(transport: Transport, up: Upstream) -> None:
+    up.script("m", [Events([{"n": n} for n in range(10_000)], chunk_delay=0.005)])
+    seen = 0
+    enough = asyncio.Event()
+
+    async def follow() -> None:
+        nonlocal seen
+        url = f"{up.url}/chat/completions"
+        async with transport.stream(url, headers=HEADERS, body=STREAM, timeout=60, read_timeout=60) as answer:
+            async for _ in answer:
+                seen += 1
+                if seen == 5:
+                    enough.set()
+
+    call = asyncio.create_task(follow())
+    await enough.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await up.until(lambda: up.in_flight == 0, timeout=2)
+    assert up.calls[0].disconnected
 
 
 async def test_a_closed_transport_raises_an_error_of_ours(up: Upstream) -> None:

@@ -11,7 +11,7 @@ from broker.records import Partition
 from broker.topics import Lane
 from schemas.usage import Outcome
 from tests.serving import alias, calling, eventually, make_topics, settings_of, working
-from tests.upstream import BreakingStream, Drop, Hang, Html, Ok, Sse, Status, TruncatedJson, Upstream
+from tests.upstream import Drop, Hang, Html, Ok, Sse, Status, TruncatedJson, Upstream
 
 pytestmark = pytest.mark.embedded
 
@@ -221,22 +221,6 @@ async def test_a_stream_arrives_in_order_and_ends_with_the_whole_completion(
     assert len(chunks) > 1
     assert reply.body()["object"] == "chat.completion"
     assert reply.body()["choices"][0]["message"]["content"] == text
-
-
-async def test_a_broken_stream_is_started_again_and_its_chunks_carry_a_later_attempt(
-    kafka_bootstrap: str, redis_url: str, unique_prefix: str
-) -> None:
-    async with Upstream() as up:
-        up.script("words-0", [BreakingStream()])
-        settings = settings_of(kafka_bootstrap, redis_url, unique_prefix, alias("words", up.url))
-        await make_topics(settings)
-        async with calling(settings) as caller, working(settings):
-            body = {"model": "words", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
-            reply = await caller.ask("words", body)
-            records = await caller.until(caller.names.replies, 2, {reply.request_id})
-    attempts = {dict(record.headers)[headers.ATTEMPT] for record in records if headers.SEQ in dict(record.headers)}
-    assert (reply.status, reply.attempts) == (200, 2)
-    assert attempts == {b"1", b"2"}
 
 
 async def test_a_request_for_an_alias_nobody_configured_is_answered_404(

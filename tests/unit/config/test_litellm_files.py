@@ -109,7 +109,6 @@ def test_known_keys_we_do_not_act_on_are_listed_and_their_variables_need_not_be_
         "litellm_settings.cache_params",
         "router_settings.redis_host",
         "router_settings.redis_port",
-        "model_list[].model_info.mode",
         "general_settings.database_url",
         "general_settings.alerting",
     )

@@ -90,6 +90,16 @@ def test_a_retriable_error_backs_off_where_there_is_no_other_deployment(error: R
     assert decide(ONE, (), after(error), 0.0) == Retry(0.5)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [*RETRIABLE, *FINAL, upstream(401), ContextLengthExceeded("long"), ContentPolicyViolation("rude")],
+    ids=name,
+)
+def test_nothing_is_called_again_once_a_part_of_the_answer_was_delivered(error: RequestError) -> None:
+    situation = replace(after(error), other_deployment=True, delivered=True)
+    assert decide(WITH_FALLBACK, ("d",), situation, 0.0, ("e",)) == Refuse(error)
+
+
 @pytest.mark.parametrize("error", RETRIABLE, ids=name)
 def test_spent_retries_reroute_without_a_wait(error: RequestError) -> None:
     assert decide(WITH_FALLBACK, (), after(error, tries=3), 0.0) == Reroute("b", error.code)

@@ -41,6 +41,7 @@ def assemble(*pieces: bytes, **options: Any) -> dict[str, Any]:
         sse({"choices": {"index": 0}}),
         sse({"choices": ["text"]}),
         sse({"choices": [{"index": "0", "delta": {}}]}),
+        sse(delta(None, None, tool_calls={"a": 1})),
         sse({"choices": [{"index": 0, "delta": "text"}]}),
         sse(delta(None, None, tool_calls=["text"])),
         sse(delta("a"), {"error": {"message": "the engine died", "type": "server_error"}}, "[DONE]"),
@@ -93,6 +94,153 @@ def test_tool_calls_without_an_index_are_told_apart_by_their_ids() -> None:
         {"id": "a", "function": {"arguments": "{}"}},
         {"id": "b", "function": {"arguments": "{}"}},
     ]
+
+
+HEAD = {"id": "c-1", "object": "chat.completion.chunk", "created": 7, "model": "m"}
+
+
+def chunks_of(*chunks: object) -> list[Any]:
+    """What a reader gets of a stream of these chunks, those that tell the usage alone left out."""
+    return [json.loads(chunk) for chunk, plain in Completion(CHAT).feed(sse(*chunks, "[DONE]")) if plain]
+
+
+def test_a_chunk_that_is_as_it_should_be_goes_on_byte_by_byte() -> None:
+    events = [b'{ "id":"c-1","created":7, "choices":[{"index":0,"delta":{"content":"a"}}],"x":1.0}'] * 2
+    stream = b"".join(b"data: %s\n\n" % event for event in events)
+    assert [chunk for chunk, _ in Completion(CHAT).feed(stream)] == events
+
+
+def test_every_chunk_has_the_id_and_time_of_the_first() -> None:
+    named = [{**HEAD, **delta("a")}, {**HEAD, "id": "c-2", "created": 8, **delta("b")}, delta("c", "stop")]
+    chunks = chunks_of(*named)
+    assert [(chunk["id"], chunk["created"]) for chunk in chunks] == [("c-1", 7)] * 3
+    body = assemble(sse(*named))
+    assert (body["id"], body["created"]) == ("c-1", 7)
+
+
+def test_a_stream_without_ids_gets_one_and_the_completion_has_the_same() -> None:
+    completion = Completion(CHAT)
+    found = [json.loads(chunk) for chunk, _ in completion.feed(sse(delta("a"), delta("b", "stop")))]
+    body = completion.body()
+    assert [(chunk["id"], chunk["created"]) for chunk in found] == [(body["id"], body["created"])] * 2
+    assert body["id"].startswith("chatcmpl-")
+
+
+def test_a_first_chunk_that_has_no_id_yet_waits_for_the_streams() -> None:
+    filtered = {"id": "", "created": 0, "model": "", "choices": [], "prompt_filter_results": [{"prompt_index": 0}]}
+    chunks = chunks_of(filtered, {**HEAD, **delta("a", "stop")})
+    assert [chunk["id"] for chunk in chunks] == ["c-1", "c-1"]
+    assert chunks[0]["prompt_filter_results"] == [{"prompt_index": 0}]
+
+
+def called(**fields: Any) -> dict[str, Any]:
+    return {**HEAD, **delta(None, fields.pop("finish", None), tool_calls=[fields])}
+
+
+def calls_in(chunks: list[Any]) -> list[tuple[int, str | None, str]]:
+    return [
+        (call["index"], call.get("id"), call["function"].get("arguments", ""))
+        for chunk in chunks
+        for choice in chunk["choices"]
+        for call in choice["delta"].get("tool_calls") or ()
+    ]
+
+
+def test_calls_without_an_index_are_given_one() -> None:
+    chunks = chunks_of(
+        called(id="a", function={"name": "f", "arguments": "{"}),
+        called(function={"arguments": "}"}),
+        called(id="b", function={"name": "f", "arguments": "{}"}),
+        called(id="a", function={"arguments": " "}, finish="tool_calls"),
+    )
+    assert calls_in(chunks) == [(0, "a", "{"), (0, None, "}"), (1, "b", "{}"), (0, "a", " ")]
+
+
+def test_two_calls_with_one_index_are_two_calls() -> None:
+    stream = [
+        called(index=0, id="a", function={"name": "f", "arguments": "{}"}),
+        called(index=0, id="b", function={"name": "g", "arguments": "["}),
+        called(index=0, function={"arguments": "]"}, finish="tool_calls"),
+    ]
+    assert calls_in(chunks_of(*stream)) == [(0, "a", "{}"), (1, "b", "["), (1, None, "]")]
+    assert [call["function"] for call in assemble(sse(*stream))["choices"][0]["message"]["tool_calls"]] == [
+        {"name": "f", "arguments": "{}"},
+        {"name": "g", "arguments": "[]"},
+    ]
+
+
+def test_an_id_made_up_for_each_delta_is_no_new_call() -> None:
+    stream = [
+        called(index=0, id="a", function={"name": "f", "arguments": "{"}),
+        called(index=0, id="b", function={"arguments": "}"}, finish="tool_calls"),
+    ]
+    (call,) = assemble(sse(*stream))["choices"][0]["message"]["tool_calls"]
+    assert call == {"id": "a", "function": {"name": "f", "arguments": "{}"}}
+
+
+def test_arguments_that_come_as_an_object_become_text() -> None:
+    chunks = chunks_of(called(index=0, id="a", function={"name": "f", "arguments": {"x": 1}}, finish="tool_calls"))
+    assert calls_in(chunks) == [(0, "a", '{"x":1}')]
+
+
+def test_a_call_without_arguments_is_one_with_an_empty_object() -> None:
+    stream = [called(index=0, id="a", function={"name": "f", "arguments": ""}), {**HEAD, **delta(None, "tool_calls")}]
+    assert calls_in(chunks_of(*stream)) == [(0, "a", ""), (0, None, "{}")]
+    (call,) = assemble(sse(*stream))["choices"][0]["message"]["tool_calls"]
+    assert call["function"] == {"name": "f", "arguments": "{}"}
+
+
+@pytest.mark.parametrize("arguments", ['{"x": ', "{}{}", "x", '{"x": 1'])
+def test_arguments_that_are_no_json_are_a_bad_answer_unless_the_limit_cut_them(arguments: str) -> None:
+    call = called(index=0, id="a", function={"name": "f", "arguments": arguments})
+    with pytest.raises(BadUpstreamResponse, match="arguments of a tool call"):
+        assemble(sse(call, {**HEAD, **delta(None, "tool_calls")}))
+    cut = assemble(sse(call, {**HEAD, **delta(None, "length")}))
+    assert cut["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"] == arguments
+
+
+def test_arguments_that_python_reads_are_json() -> None:
+    call = called(
+        index=0, id="a", function={"name": "f", "arguments": '{"x": NaN, "y": "\\ud83d"}'}, finish="tool_calls"
+    )
+    assert assemble(sse(call))["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_usage_beside_text_is_taken_out_of_its_chunk() -> None:
+    usage = {"prompt_tokens": 1, "completion_tokens": 2}
+    stream = [{**HEAD, **delta("a"), "usage": usage}, {**HEAD, **delta("b", "stop"), "usage": usage}]
+    assert [chunk["usage"] for chunk in chunks_of(*stream)] == [None, None]
+    assert assemble(sse(*stream))["usage"] == usage
+
+
+@pytest.mark.parametrize(
+    ("stream", "begun"),
+    [
+        ([delta("", role="assistant", refusal=None)], False),
+        ([{"choices": []}], False),
+        ([delta("", "stop")], False),
+        ([delta("", tool_calls=[])], False),
+        ([delta(" ")], True),
+        ([delta("", reasoning_content="hm")], True),
+        ([delta(None, tool_calls=[{"id": "a", "function": {"name": "f"}}])], True),
+    ],
+)
+def test_a_stream_has_begun_with_the_first_thing_a_reader_would_miss(stream: list[object], begun: bool) -> None:  # noqa: FBT001
+    completion = Completion(CHAT)
+    list(completion.feed(sse(*stream)))
+    assert completion.begun is begun
+
+
+def test_what_has_come_so_far_can_be_asked_at_any_time() -> None:
+    usage = {"prompt_tokens": 4, "completion_tokens": 1}
+    completion = Completion(CHAT)
+    assert completion.so_far().counted is False
+    list(completion.feed(sse({**HEAD, **delta("a"), "usage": usage})))
+    assert completion.so_far().counted is True
+    with pytest.raises(BadUpstreamResponse):
+        list(completion.feed(sse({**HEAD, **delta("b")}, "not json")))
+    body, counted = completion.so_far()
+    assert (body["choices"][0]["message"]["content"], body["usage"], counted) == ("ab", usage, False)
 
 
 def test_a_name_that_is_repeated_in_every_chunk_is_told_once() -> None:

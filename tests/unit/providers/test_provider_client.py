@@ -54,6 +54,11 @@ class Chunks(list[dict[str, Any]]):
         return "".join(choice["delta"].get("content") or "" for chunk in self for choice in chunk["choices"])
 
 
+def a_chunk(content: str = "", finish: str | None = None, **delta: Any) -> dict[str, Any]:
+    choice = {"index": 0, "delta": {"content": content, **delta}, "finish_reason": finish}
+    return {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+
+
 async def test_a_call_names_the_model_the_key_and_the_request(client: HttpProviderClient, up: Upstream) -> None:
     result = await client.call(a_call(up))
     assert json.loads(result.body)["choices"][0]["message"]["content"] == "echo: hi there"
@@ -178,6 +183,95 @@ async def test_the_usage_chunk_goes_to_those_who_asked_for_it(client: HttpProvid
     assert chunks[-1]["usage"]["completion_tokens"] == 3
 
 
+USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
+EARLY = {**USAGE, "completion_tokens": 1}
+ASKED = {"messages": [{"role": "user", "content": "hi there"}], "stream_options": {"include_usage": True}}
+
+
+@pytest.mark.parametrize(
+    ("events", "usage"),
+    [
+        ([{**a_chunk("a"), "usage": EARLY}, {**a_chunk("b", "stop"), "usage": USAGE}], USAGE),
+        ([a_chunk("a", "stop"), {**a_chunk(), "choices": [], "usage": USAGE}], USAGE),
+        ([{**a_chunk(), "choices": [], "usage": EARLY}, {**a_chunk("a", "stop"), "usage": USAGE}], USAGE),
+        ([a_chunk("five tokens of four", "stop")], {"prompt_tokens": 2, "completion_tokens": 5, "total_tokens": 7}),
+    ],
+    ids=["with every chunk", "as asked", "twice", "never"],
+)  # fmt: skip
+async def test_usage_is_told_once_at_the_end_whenever_the_upstream_tells_it(
+    client: HttpProviderClient, up: Upstream, events: list[Any], usage: dict[str, int]
+) -> None:
+    up.script("m", [Events([*events, b"[DONE]"])])
+    chunks = Chunks()
+    result = await client.call(a_call(up, body=ASKED), chunks)
+    assert [chunk["usage"] for chunk in chunks if chunk.get("usage")] == [usage]
+    assert chunks[-1] == {
+        "id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [], "usage": usage,
+    }  # fmt: skip
+    assert result.usage.estimated is (usage != USAGE)
+
+
+async def test_nothing_is_handed_on_before_content_comes(client: HttpProviderClient, up: Upstream) -> None:
+    up.script(
+        "m", [BreakingStream(after=1, chunk_delay=0.01), Events([a_chunk(role="assistant"), a_chunk("", "stop")])]
+    )
+    chunks, call = Chunks(), a_call(up)
+    with pytest.raises(BadUpstreamResponse) as caught:
+        await client.call(call, chunks)
+    assert (list(chunks), call.progress.chunks, call.progress.partial()) == ([], 0, None)
+    assert "the stream broke after" not in caught.value.message
+    whole = await client.call(a_call(up), chunks)
+    assert ([chunk["choices"][0]["finish_reason"] for chunk in chunks], whole.ttft_ms) == ([None, "stop"], None)
+
+
+async def test_a_stream_that_breaks_tells_how_much_of_it_came(client: HttpProviderClient, up: Upstream) -> None:
+    up.script("m", [BreakingStream(after=4)])
+    chunks, call = Chunks(), a_call(up)
+    with pytest.raises(BadUpstreamResponse, match=r"^the stream broke after 4 chunks: "):
+        await client.call(call, chunks)
+    found = call.progress.partial()
+    assert found is not None
+    assert (found.model, found.usage, found.ttft_ms is not None) == (
+        "m",
+        Usage(2, output_tokens=5, estimated=True),
+        True,
+    )
+
+
+async def test_a_connection_that_breaks_once_the_answer_is_whole_takes_nothing_from_it(
+    client: HttpProviderClient, up: Upstream
+) -> None:
+    up.script("m", [Events([a_chunk("all of it"), a_chunk("", "stop")], breaks=True, chunk_delay=0.01)])
+    chunks = Chunks()
+    result = await client.call(a_call(up), chunks)
+    assert (chunks.text, result.usage.estimated) == ("all of it", True)
+    assert json.loads(result.body)["choices"][0]["finish_reason"] == "stop"
+
+
+async def test_a_response_that_is_cut_is_estimated_by_its_texts(client: HttpProviderClient, up: Upstream) -> None:
+    response: dict[str, Any] = {
+        "id": "r",
+        "object": "response",
+        "model": "served",
+        "status": "in_progress",
+        "output": [],
+        "usage": None,
+    }
+    events = [
+        {"type": "response.created", "response": response},
+        {"type": "response.output_item.added", "output_index": 0, "item": {"type": "message", "content": []}},
+        {"type": "response.output_text.delta", "delta": "twelve "},
+        {"type": "response.output_text.delta", "delta": "chars"},
+    ]
+    up.script("m", [Events(events)])
+    chunks, call = Chunks(), a_call(up, "/v1/responses", body={"input": "eight ch"})
+    with pytest.raises(BadUpstreamResponse, match=r"^the stream broke after 4 chunks: "):
+        await client.call(call, chunks)
+    found = call.progress.partial()
+    assert found is not None
+    assert (found.model, found.usage) == ("served", Usage(2, output_tokens=3, estimated=True))
+
+
 async def test_connections_of_streams_are_used_again(client: HttpProviderClient, up: Upstream) -> None:
     for _ in range(3):
         await client.call(a_call(up), Chunks())
@@ -245,7 +339,7 @@ async def test_a_stream_that_falls_silent_ends_at_its_own_timeout(client: HttpPr
 
 
 async def test_a_cancelled_stream_closes_its_connection(client: HttpProviderClient, up: Upstream) -> None:
-    up.script("m", [Ok("one two three", chunk_delay=60)])
+    up.script("m", [Events([a_chunk("one"), a_chunk("two")], chunk_delay=60)])
     first = asyncio.Event()
 
     async def on_chunk(_: bytes) -> None:

@@ -10,7 +10,7 @@ from broker.config import Deployment, ProviderRow
 from broker.config.known import PROVIDER_VARIABLES
 from broker.errors import InvalidRequest
 from broker.limits.learned import learn
-from schemas.request import CHAT
+from schemas.request import CHAT, RERANK
 from workers.providers import openai, table
 from workers.providers.catalog import AUTH, HARMLESS, OWN_API, resolve
 from workers.providers.registry import DIALECTS
@@ -28,8 +28,9 @@ def test_a_row_resolves_and_its_call_goes_to_its_address(name: str) -> None:
     row = table.PROVIDERS[name]
     base = None if row.base_url else "http://127.0.0.1:9/v1"
     target = resolve(Deployment(name="a/0", alias="a", provider=name, model="m", api_base=base))
-    body = {"messages": [{"role": "user", "content": "x"}]}
-    out = DIALECTS[row.dialect].outbound(target, CHAT, body, streams=False)
+    body = {"messages": [{"role": "user", "content": "x"}], "query": "x", "documents": ["x"]}
+    endpoint = RERANK if row.dialect in {"jina", "voyage"} else CHAT
+    out = DIALECTS[row.dialect].outbound(target, endpoint, body, streams=False)
     assert out.url.startswith(row.base_url or "http://127.0.0.1:9/v1")
     assert row.auth in AUTH
     assert row.base_url is None or re.fullmatch(r"https?://[a-z0-9.:-]+(/[a-z0-9._/-]*[a-z0-9])?", row.base_url)
@@ -45,8 +46,7 @@ def test_a_parameter_goes_by_the_name_its_provider_knows() -> None:
 
 
 def test_every_provider_with_variables_has_a_row_or_an_api_of_its_own() -> None:
-    ours = {"voyage", "jina_ai"}  # they serve embeddings and rerank only
-    assert PROVIDER_VARIABLES.keys() - table.PROVIDERS.keys() - OWN_API <= ours
+    assert PROVIDER_VARIABLES.keys() - table.PROVIDERS.keys() - OWN_API == set()
 
 
 def test_every_row_names_the_page_its_facts_are_from() -> None:

@@ -6,6 +6,8 @@ from typing import Any, Final
 
 import orjson
 
+from workers.providers import legacy
+
 ANSWER_TOOL: Final = "structured_answer"
 """The tool that stands in for a structured output; its input is the answer, and no caller ever sees it."""
 
@@ -21,16 +23,26 @@ FINISH: Final = {
 """OpenAI's `finish_reason` by `stop_reason`."""
 
 
-PRICED_BY: Final = ("cache_creation", "server_tool_use", "inference_geo", "speed", "service_tier")
+PRICED_BY: Final = ("inference_geo", "speed", "service_tier")
 """Of Anthropic's usage what OpenAI's has no words for and the price depends on; a stream tells it nowhere else."""
 
 
-def message_of(body: Mapping[str, Any], model: str, *, forced: bool) -> dict[str, Any]:
-    """Return the chat completion of a message. Raises KeyError, TypeError and the like where it is none."""
+TIERS: Final = {"standard": "default", "priority": "priority"}
+"""OpenAI's `service_tier` by the one that Anthropic says it served with."""
+
+
+def message_of(body: Mapping[str, Any], model: str, *, forced: bool, functions: bool = False) -> dict[str, Any]:
+    """Return the chat completion of a message. Raises KeyError, TypeError and the like where it is none.
+
+    `forced`: a tool stands in for the structured answer. `functions`: the caller knows the older functions only.
+    """
     if body["type"] != "message" or body["role"] != "assistant":
         raise ValueError(body["type"])
     message = _message(body["content"], forced=forced)
     reason = finish_of(body.get("stop_reason"), calls="tool_calls" in message)
+    message["refusal"] = refusal_of(body)
+    if functions:
+        message, reason = legacy.as_function_call(message), legacy.finish(reason) or reason
     choice = {"index": 0, "message": message, "finish_reason": reason}
     completion = {
         "id": _text(body["id"]),
@@ -43,9 +55,19 @@ def message_of(body: Mapping[str, Any], model: str, *, forced: bool) -> dict[str
     if usage is not None:
         completion["usage"] = usage
         tier = body["usage"].get("service_tier")
-        if isinstance(tier, str):
-            completion["service_tier"] = tier
+        if isinstance(tier, str) and tier in TIERS:
+            completion["service_tier"] = TIERS[tier]
     return completion
+
+
+def refusal_of(told: Mapping[str, Any]) -> str | None:
+    """Return what a message, or the event that ends it, says of a refusal; None where nothing was refused."""
+    if told.get("stop_reason") != "refusal":
+        return None
+    details = told.get("stop_details")
+    said = details if isinstance(details, dict) else {}
+    words = said.get("explanation") or said.get("category")
+    return words if isinstance(words, str) else "refusal"
 
 
 def _message(blocks: list[Mapping[str, Any]], *, forced: bool) -> dict[str, Any]:
@@ -53,12 +75,15 @@ def _message(blocks: list[Mapping[str, Any]], *, forced: bool) -> dict[str, Any]
     thoughts: list[dict[str, Any]] = []
     calls: list[dict[str, Any]] = []
     citations: list[Any] = []
+    annotations: list[dict[str, Any]] = []
     answered: str | None = None
     for block in blocks:
         kind = block["type"]
         if kind == "text":
+            told, start = block.get("citations") or [], sum(map(len, texts))
             texts.append(_text(block["text"]))
-            citations += block.get("citations") or []
+            citations += told
+            annotations += annotations_of(told, start, start + len(texts[-1]))
         elif kind in {"thinking", "redacted_thinking"}:
             thoughts.append(dict(block))
         elif kind == "tool_use" and forced and block["name"] == ANSWER_TOOL:
@@ -70,8 +95,25 @@ def _message(blocks: list[Mapping[str, Any]], *, forced: bool) -> dict[str, Any]
     if thoughts:
         thinking = "".join(_text(block.get("thinking", "")) for block in thoughts)
         message |= {"reasoning_content": thinking, "thinking_blocks": thoughts}
-    more = {"tool_calls": calls, "citations": citations}
+    more = {"tool_calls": calls, "citations": citations, "annotations": annotations}
     return {**message, **{name: value for name, value in more.items() if value}}
+
+
+def annotations_of(citations: list[Any], start: int, end: int) -> list[dict[str, Any]]:
+    """Return the citations of pages of the web as OpenAI writes them; `start` to `end` is the text they belong to."""
+    return [
+        {
+            "type": "url_citation",
+            "url_citation": {
+                "url": _text(each["url"]),
+                "title": each.get("title") or "",
+                "start_index": start,
+                "end_index": end,
+            },
+        }
+        for each in citations
+        if each["type"] == "web_search_result_location"
+    ]
 
 
 def call_of(identity: str, name: str, arguments: str) -> dict[str, Any]:
@@ -93,14 +135,19 @@ def usage_of(raw: object) -> dict[str, Any] | None:
     prompt, output = _count(raw, "input_tokens") + read + written, _count(raw, "output_tokens")
     details = raw.get("output_tokens_details")
     thinking = _count(details, "thinking_tokens") if isinstance(details, dict) else 0
-    return {
+    into: dict[str, Any] = {"cached_tokens": read, "cache_write_tokens": written}
+    if written and isinstance(raw.get("cache_creation"), dict):
+        into["cache_creation_token_details"] = raw["cache_creation"]  # by time to live, which have prices of their own
+    usage = {
         "prompt_tokens": prompt,
         "completion_tokens": output,
         "total_tokens": prompt + output,
-        "prompt_tokens_details": {"cached_tokens": read, "cache_creation_tokens": written},
+        "prompt_tokens_details": into,
         "completion_tokens_details": {"reasoning_tokens": thinking},
         **{name: raw[name] for name in PRICED_BY if raw.get(name)},
     }
+    searches = raw.get("server_tool_use")
+    return {**usage, "server_tool_use": searches} if isinstance(searches, dict) else usage
 
 
 def _count(source: Mapping[str, Any], name: str) -> int:

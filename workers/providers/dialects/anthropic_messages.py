@@ -3,6 +3,8 @@
 platform.claude.com/docs/en/api/messages, and the request types of the official SDK (`MessageCreateParams`).
 """
 
+import re
+from base64 import b64decode
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -25,6 +27,13 @@ from workers.providers.dialect import cannot_take
 Block = dict[str, Any]
 IMAGES: Final = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 """Image types that a base64 source may have."""
+_TEXTS: Final = frozenset({"application/json", "application/xml", "application/yaml", "application/x-yaml"})
+"""Texts beside those of `text/…`."""
+_NATIVE: Final = re.compile(r"_20\d{6}$")
+"""Types of Anthropic's own tools end with a date."""
+_SEARCHES: Final = {"low": 1, "medium": 5, "high": 10}
+"""`max_uses` by `search_context_size`: the numbers LiteLLM's users know."""
+_PLACE: Final = ("city", "region", "country", "timezone")
 
 
 def conversation(target: ResolvedDeployment, body: Mapping[str, Any]) -> tuple[list[Block], list[Block]]:
@@ -98,10 +107,11 @@ def _part(target: ResolvedDeployment, part: Mapping[str, Any], param: str) -> Bl
     if kind == "text":
         text = text_of(part, param)
         return {"type": "text", "text": text} if text else None  # an empty block is refused
-    if kind == "image_url":
-        return {"type": "image", "source": _image(media(part, param), param)}
-    if kind == "file":
-        return _document(media(part, param), param)
+    if kind in {"image_url", "file"}:
+        found = media(part, param, elsewhere=True)
+        if kind == "image_url" or found.media_type.startswith("image/"):
+            return {"type": "image", "source": _image(found, param)}
+        return _document(found, part, param)
     cannot_take(target, param, f"Anthropic takes no part of type {kind}")
     return None
 
@@ -109,16 +119,34 @@ def _part(target: ResolvedDeployment, part: Mapping[str, Any], param: str) -> Bl
 def _image(found: Media, param: str) -> Block:
     if found.url:
         return {"type": "url", "url": found.url}
+    if found.file_id:
+        return {"type": "file", "file_id": found.file_id}
     if found.media_type not in IMAGES:
         bad(f"{param}.image_url.url", f"Anthropic takes JPEG, PNG, GIF and WebP, not {found.media_type}")
     return {"type": "base64", "media_type": found.media_type, "data": found.data}
 
 
-def _document(found: Media, param: str) -> Block:
-    if found.media_type != "application/pdf":
-        bad(f"{param}.file", f"Anthropic takes PDF files, not {found.media_type}")
-    source = {"type": "base64", "media_type": found.media_type, "data": found.data}
-    return {"type": "document", "source": source, **({"title": found.name} if found.name else {})}
+def _document(found: Media, part: Mapping[str, Any], param: str) -> Block:
+    block: Block = {"type": "document", "source": _source(found, param)}
+    if found.name:
+        block["title"] = found.name
+    # What Anthropic knows of a document beside its bytes goes by its own names.
+    return {**block, **{name: part[name] for name in ("citations", "context") if part.get(name) is not None}}
+
+
+def _source(found: Media, param: str) -> Block:
+    if found.url:
+        return {"type": "url", "url": found.url}
+    if found.file_id:
+        return {"type": "file", "file_id": found.file_id}
+    if found.media_type == "application/pdf":
+        return {"type": "base64", "media_type": found.media_type, "data": found.data}
+    if not found.media_type.startswith("text/") and found.media_type not in _TEXTS:
+        bad(f"{param}.file", f"Anthropic takes PDF files, texts and images, not {found.media_type}")
+    try:
+        return {"type": "text", "media_type": "text/plain", "data": b64decode(found.data).decode()}
+    except UnicodeDecodeError:
+        bad(f"{param}.file", "the text is not in UTF-8")
 
 
 def _assistant(message: Mapping[str, Any], param: str) -> list[Block]:
@@ -128,9 +156,14 @@ def _assistant(message: Mapping[str, Any], param: str) -> list[Block]:
         if text.strip():
             blocks.append(_marked({"type": "text", "text": text}, part))
     for call in calls(message, param):
-        block = {"type": "tool_use", "id": call.id, "name": call.name, "input": dict(call.arguments)}
+        block = {"type": "tool_use", "id": _identity(call.id), "name": call.name, "input": dict(call.arguments)}
         blocks.append(_marked(block, call.raw))
     return _last_marked(blocks, message)
+
+
+def _identity(identity: str) -> str:
+    """Return the id of a call as the API takes it: another provider may have made it of other characters."""
+    return re.sub(r"[^a-zA-Z0-9_-]", "_", identity)
 
 
 def _thoughts(message: Mapping[str, Any], param: str) -> list[Block]:
@@ -149,7 +182,9 @@ def _result(target: ResolvedDeployment, message: Mapping[str, Any], param: str) 
     identity = message.get("tool_call_id")
     if not isinstance(identity, str) or not identity:
         bad(f"{param}.tool_call_id", "the id of the call is needed")
-    block: Block = {"type": "tool_result", "tool_use_id": identity}
+    block: Block = {"type": "tool_result", "tool_use_id": _identity(identity)}
+    if message.get("is_error") is True:
+        block["is_error"] = True
     content = message.get("content")
     if isinstance(content, str):
         if content:
@@ -166,16 +201,51 @@ def _result(target: ResolvedDeployment, message: Mapping[str, Any], param: str) 
 
 
 def offered(body: Mapping[str, Any]) -> list[Block]:
-    """Return the tools the model may use."""
+    """Return the tools the model may use, Anthropic's own as they are, without those that `tool_choice` rules out."""
+    listed = body.get("tools")
+    native = [tool for tool in listed if _is_native(tool)] if isinstance(listed, list) else []
+    rest = {**body, "tools": [tool for tool in listed if not _is_native(tool)]} if native and listed else body
+    asked = tool_choice(body, allowed=True)
     found = []
-    for tool in tools(body):
+    for tool in tools(rest):
+        if asked and asked.allowed and tool.name not in asked.allowed:
+            continue
         block: Block = {"name": tool.name, "input_schema": _schema(tool.parameters)}
         if tool.description:
             block["description"] = tool.description
         if tool.strict:
             block["strict"] = True
         found.append(_marked(_marked(block, tool.raw), tool.raw["function"]))
-    return found
+    return [*found, *native]
+
+
+def _is_native(tool: object) -> bool:
+    kind = tool.get("type") if isinstance(tool, dict) else None
+    return isinstance(kind, str) and bool(_NATIVE.search(kind))
+
+
+def web_search(target: ResolvedDeployment, body: Mapping[str, Any]) -> Block | None:
+    """Return the tool that searches the web, where `web_search_options` ask for it."""
+    asked = body.get("web_search_options")
+    if asked is None:
+        return None
+    if not isinstance(asked, dict):
+        bad("web_search_options", "an object is needed")
+    tool: Block = {"type": "web_search_20250305", "name": "web_search"}
+    size, place = asked.get("search_context_size"), asked.get("user_location")
+    if isinstance(size, str) and size in _SEARCHES:
+        tool["max_uses"] = _SEARCHES[size]
+    elif size is not None:
+        bad("web_search_options.search_context_size", "low, medium or high is needed")
+    if place is not None:
+        told = place.get("approximate") if isinstance(place, dict) else None
+        if not isinstance(told, dict):
+            bad("web_search_options.user_location", "an approximate location is needed")
+        known = {name: told[name] for name in _PLACE if isinstance(told.get(name), str)}
+        tool["user_location"] = {"type": "approximate", **known}
+    for name in asked.keys() - {"search_context_size", "user_location"}:
+        cannot_take(target, f"web_search_options.{name}")
+    return tool
 
 
 def _schema(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,7 +255,7 @@ def _schema(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 def choice(body: Mapping[str, Any], *, has_tools: bool) -> Block | None:
     """Return the tool choice; None where it is left to the API's own default."""
-    asked = tool_choice(body)
+    asked = tool_choice(body, allowed=True)
     parallel = body.get("parallel_tool_calls")
     if parallel is not None and not isinstance(parallel, bool):
         bad("parallel_tool_calls", "true or false is needed")

@@ -6,20 +6,37 @@ from typing import Any
 import orjson
 
 from broker.errors import BadUpstreamResponse, RequestError
+from workers.providers import legacy
 from workers.providers.dialect import TranslatedStream, delta, usage_part
-from workers.providers.dialects.anthropic_answer import ANSWER_TOOL, finish_of, usage_of
+from workers.providers.dialects.anthropic_answer import ANSWER_TOOL, annotations_of, finish_of, refusal_of, usage_of
 from workers.providers.sse import Event
 
 
 class AnthropicStream(TranslatedStream):
-    """Blocks come one after the other, each opened, grown and closed; usage counts are cumulative."""
+    """Blocks come one after the other, each opened, grown and closed; usage counts are cumulative.
+
+    The first event counts the input, and the output only as far as it has come, which is next to nothing; the last but
+    one counts all.
+    """
 
     def __init__(
-        self, endpoint: str, model: str, *, forced: bool, inside: Callable[[Mapping[str, Any]], RequestError]
+        self,
+        endpoint: str,
+        model: str,
+        *,
+        forced: bool,
+        inside: Callable[[Mapping[str, Any]], RequestError],
+        functions: bool = False,
     ) -> None:
-        """`forced`: a tool stands in for the structured answer. `inside` tells the error of an error event."""
+        """`forced`: a tool stands in for the structured answer. `inside` tells the error of an error event.
+
+        `functions`: the caller knows no tools but the older functions.
+        """
         super().__init__(endpoint, model)
         self._forced = forced
+        self._functions = functions
+        self._length = 0
+        """Characters of content so far."""
         self._inside = inside
         self._blocks: dict[int, dict[str, Any]] = {}
         self._usage: dict[str, Any] = {}
@@ -37,6 +54,7 @@ class AnthropicStream(TranslatedStream):
             self.id = str(message["id"])
             self.model = message.get("model") or self.model
             self._usage.update(message.get("usage") or {})
+            self.running = usage_of(self._usage) if self._usage else None
             self._begun = True
             yield delta({"role": "assistant", "content": ""})
         elif kind in {"content_block_start", "content_block_delta", "content_block_stop"}:
@@ -45,9 +63,13 @@ class AnthropicStream(TranslatedStream):
             yield from self._block(kind, told)
         elif kind == "message_delta":
             self._usage.update({name: value for name, value in (told.get("usage") or {}).items() if value is not None})
+            self.running, self.counts = usage_of(self._usage), "output_tokens" in (told.get("usage") or {})
             reason = told["delta"].get("stop_reason")
             if reason is not None:
-                yield delta({}, finish=finish_of(reason, calls=self._calls > 0))
+                refusal = refusal_of(told["delta"])
+                finish = finish_of(reason, calls=self._calls > 0)
+                ended = legacy.finish(finish) if self._functions else finish
+                yield delta({} if refusal is None else {"refusal": refusal}, finish=ended)
         elif kind == "message_stop":
             usage = usage_of(self._usage) if self._usage else None
             if usage is not None:
@@ -70,10 +92,14 @@ class AnthropicStream(TranslatedStream):
         elif block["type"] == "tool_use" and not block.get("grown"):
             # A tool without arguments sends none, and an empty text is no JSON.
             yield self._arguments(block, "{}")
+        elif block["type"] == "text" and block.get("cited"):
+            annotations = annotations_of(block["cited"], block.get("start", self._length), self._length)
+            if annotations:
+                yield delta({"annotations": annotations})
 
     def _opened(self, block: dict[str, Any]) -> Iterator[Mapping[str, Any]]:
         if block["type"] == "text" and block.get("text"):
-            yield delta({"content": block["text"]})
+            yield self._text(block, str(block["text"]))
         elif block["type"] == "tool_use":
             if self._forced and block["name"] == ANSWER_TOOL:
                 block["call"] = None
@@ -81,13 +107,13 @@ class AnthropicStream(TranslatedStream):
             block["call"], self._calls = self._calls, self._calls + 1
             function = {"name": str(block["name"]), "arguments": ""}
             call = {"index": block["call"], "id": str(block["id"]), "type": "function", "function": function}
-            yield delta({"tool_calls": [call]})
+            yield self._called(call)
 
     def _grown(self, block: dict[str, Any], change: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         kind = change["type"]
         if kind == "text_delta":
-            yield delta({"content": str(change["text"])})
-        elif kind == "input_json_delta":
+            yield self._text(block, str(change["text"]))
+        elif kind == "input_json_delta" and "call" in block:  # what its own tools are asked is Anthropic's business
             if text := str(change["partial_json"]):
                 block["grown"] = True
                 yield self._arguments(block, text)
@@ -97,10 +123,19 @@ class AnthropicStream(TranslatedStream):
         elif kind == "signature_delta":
             block["signature"] = block.get("signature", "") + str(change["signature"])
         elif kind == "citations_delta":
+            block.setdefault("cited", []).append(change["citation"])
             yield delta({"citations": [change["citation"]]})
 
-    @staticmethod
-    def _arguments(block: Mapping[str, Any], text: str) -> dict[str, Any]:
+    def _text(self, block: dict[str, Any], text: str) -> dict[str, Any]:
+        block.setdefault("start", self._length)
+        self._length += len(text)
+        return delta({"content": text})
+
+    def _arguments(self, block: Mapping[str, Any], text: str) -> dict[str, Any]:
         if block["call"] is None:
             return delta({"content": text})
-        return delta({"tool_calls": [{"index": block["call"], "function": {"arguments": text}}]})
+        return self._called({"index": block["call"], "function": {"arguments": text}})
+
+    def _called(self, call: dict[str, Any]) -> dict[str, Any]:
+        told = {"tool_calls": [call]}
+        return delta(legacy.as_function_call(told) if self._functions else told)

@@ -1,7 +1,7 @@
 """The Gemini dialect: generateContent and batchEmbedContents. Request out, answer and error in. Pure.
 
-Sources: ai.google.dev/api/generate-content, …/api/embeddings, …/gemini-api/docs/thinking, …/gemini-api/docs/openai (the
-thinking budgets of each effort), and google.rpc.Status with its details (cloud.google.com/apis/design/errors).
+Sources: ai.google.dev/api/generate-content, …/api/embeddings, …/gemini-api/docs/file-input-methods (URLs it fetches
+itself), and google.rpc.Status with its details (cloud.google.com/apis/design/errors).
 """
 
 import struct
@@ -14,18 +14,15 @@ import orjson
 
 from broker.errors import BadUpstreamResponse, ContextLengthExceeded, InvalidRequest, RequestError
 from schemas.request import CHAT, EMBEDDINGS
-from workers.providers import openai
+from workers.providers import legacy, openai
 from workers.providers.base import CallResult, Outbound
 from workers.providers.catalog import ResolvedDeployment
 from workers.providers.conversation import bad, most_tokens, response_format, stops, without
 from workers.providers.dialect import Stream, cannot_take, given
+from workers.providers.dialects import gemini_models as models
 from workers.providers.dialects.gemini_answer import GeminiStream, completion_of
 from workers.providers.dialects.gemini_contents import choice, contents, offered
-
-BUDGETS: Final = {"none": 0, "minimal": 1_024, "low": 1_024, "medium": 8_192, "high": 24_576}
-"""Thinking tokens by `reasoning_effort` for Gemini 2.5, those of Google's own OpenAI endpoint."""
-LEVELS: Final = {"minimal": "minimal", "low": "low", "medium": "medium", "high": "high"}
-"""`thinkingLevel` by `reasoning_effort`, for Gemini 3 and later."""
+from workers.providers.usage import estimate
 
 NUMBERS: Final = {
     "temperature": "temperature", "top_p": "topP", "top_k": "topK", "seed": "seed", "n": "candidateCount",
@@ -33,24 +30,36 @@ NUMBERS: Final = {
 }  # fmt: skip
 """OpenAI's numbers and their names in `generationConfig`."""
 
-TIERS: Final = ("standard", "flex", "priority")
-"""`serviceTier`: ai.google.dev/gemini-api/docs/priority-inference."""
+CONFIGURED: Final = frozenset(
+    {
+        "thinkingConfig", "responseModalities", "speechConfig", "imageConfig", "mediaResolution", "responseSchema",
+        "responseJsonSchema", "responseMimeType", "topK", "topP", "candidateCount", "maxOutputTokens", "stopSequences",
+        "presencePenalty", "frequencyPenalty", "responseLogprobs", "enableEnhancedCivicAnswers", "audioTimestamp",
+        "responseFormat", "translationConfig", "audioTranscriptionConfig", "enableAffectiveDialog",
+    }
+)  # fmt: skip
+"""Google's parameters that belong into `generationConfig`, wherever the caller wrote them."""
 
 OURS: Final = frozenset(
     {
         "model", "messages", "max_tokens", "max_completion_tokens", "stop", "stream", "stream_options", "tools",
-        "tool_choice", "response_format", "reasoning_effort", "logprobs", "store", "generationConfig", "service_tier",
-        *NUMBERS,
+        "tool_choice", "response_format", "reasoning_effort", "logprobs", "generationConfig", "toolConfig",
+        "modalities", "audio", "service_tier", "web_search_options", *NUMBERS, *CONFIGURED,
+        # These change nothing of an answer: who asks, how it is cached or kept at OpenAI, how it may be guessed.
+        "store", "user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_options",
+        "prompt_cache_retention", "prediction",
     }
 )  # fmt: skip
 ABSENT: Final[Mapping[str, tuple[Any, ...]]] = {
-    "parallel_tool_calls": (True,), "logit_bias": ({},), "modalities": (["text"],), "audio": (), "prediction": (),
-    "web_search_options": (), "functions": (), "function_call": (), "verbosity": (),
-    "metadata": ({},), "user": (), "prompt_cache_key": (), "safety_identifier": (),
+    "parallel_tool_calls": (True,), "logit_bias": ({},), "verbosity": ("medium",), "moderation": (),
 }  # fmt: skip
 """OpenAI's parameters that this API does not have, and the values that ask for nothing."""
-HARMLESS: Final = frozenset({"user", "prompt_cache_key", "safety_identifier", "metadata"})
-"""Of those the ones that change nothing of an answer: left out without a word."""
+
+TIERS: Final = {"default": "standard", "standard": "standard", "flex": "flex", "priority": "priority"}
+"""OpenAI's names of tiers → Google's; `auto` is its default."""
+TIER_HEADER: Final = "x-gemini-service-tier"
+"""Of an answer: the tier that served it."""
+MODALITIES: Final = {"text": "TEXT", "audio": "AUDIO", "image": "IMAGE"}
 
 
 def streamed(endpoint: str) -> bool:
@@ -77,42 +86,37 @@ def _written(out: Mapping[str, Any]) -> bytes:
         raise InvalidRequest(f"the body cannot be written as JSON: {error}") from None
 
 
-def _chat(target: ResolvedDeployment, asked: Mapping[str, Any]) -> dict[str, Any]:
-    for name in asked.keys() & (ABSENT.keys() - HARMLESS):
+def _chat(target: ResolvedDeployment, given_body: Mapping[str, Any]) -> dict[str, Any]:
+    asked = legacy.modern(dict(given_body))
+    for name in asked.keys() & ABSENT.keys():
         if asked[name] not in ABSENT[name]:
             cannot_take(target, name)
     system, turns = contents(target, asked)
     out: dict[str, Any] = {"contents": turns}
     if system:
         out["systemInstruction"] = {"parts": system}
-    declared, mode = offered(asked), choice(asked)
+    declared, mode = offered(target, asked), choice(asked)
     if declared:
         out["tools"] = declared
-    if mode is not None:
-        out["toolConfig"] = mode
+    own = asked.get("toolConfig")
+    if mode is not None or isinstance(own, dict):
+        out["toolConfig"] = {**(own if isinstance(own, dict) else {}), **(mode or {})}
     config = _config(target, asked)
     if config:
         out["generationConfig"] = config
-    tier = _tier(target, asked)
-    if tier is not None:
-        out["serviceTier"] = tier
+    tier = asked.get("service_tier")
+    if isinstance(tier, str) and tier in TIERS:
+        out["serviceTier"] = TIERS[tier]
+    elif tier not in {None, "auto"} if isinstance(tier, str | None) else True:
+        cannot_take(target, "service_tier", "Gemini has default, flex and priority")
     out.update((name, value) for name, value in without(asked, OURS | ABSENT.keys() | openai.CONTROL))
     return out
-
-
-def _tier(target: ResolvedDeployment, asked: Mapping[str, Any]) -> str | None:
-    """Return the tier to ask for; OpenAI's `auto` and `default` are what comes unasked."""
-    tier = asked.get("service_tier")
-    if tier in TIERS:
-        return str(tier)
-    if tier not in (None, "auto", "default"):
-        cannot_take(target, "service_tier", f"Gemini has {', '.join(TIERS)}")
-    return None
 
 
 def _config(target: ResolvedDeployment, asked: Mapping[str, Any]) -> dict[str, Any]:
     own = asked.get("generationConfig")
     config: dict[str, Any] = dict(own) if isinstance(own, dict) else {}
+    config.update((name, asked[name]) for name in CONFIGURED & asked.keys())
     for name, theirs in NUMBERS.items():
         value = asked.get(name)
         if value is None:
@@ -121,6 +125,7 @@ def _config(target: ResolvedDeployment, asked: Mapping[str, Any]) -> dict[str, A
             bad(name, "a number is needed")
         config[theirs] = value
     _shape(asked, config)
+    _spoken(target, asked, config)
     thinking = _thinking(target, asked)
     if thinking is not None:
         config["thinkingConfig"] = thinking
@@ -144,21 +149,42 @@ def _shape(asked: Mapping[str, Any], config: dict[str, Any]) -> None:
             config["responseJsonSchema"] = wanted.schema
 
 
+def _spoken(target: ResolvedDeployment, asked: Mapping[str, Any], config: dict[str, Any]) -> None:
+    """Add what the answer is made of, and the voice it speaks with."""
+    wanted, voice = asked.get("modalities"), asked.get("audio")
+    if wanted is not None:
+        if not isinstance(wanted, list) or not all(isinstance(each, str) and each in MODALITIES for each in wanted):
+            bad("modalities", f"a list of {', '.join(MODALITIES)} is needed")
+        if wanted != ["text"]:
+            # Models that do nothing but speak take no text beside it, and OpenAI's bodies name it always.
+            only = "tts" in target.deployment.model
+            config["responseModalities"] = [MODALITIES[each] for each in wanted if not (only and each == "text")]
+    if voice is None:
+        return
+    if not isinstance(voice, dict):
+        bad("audio", "an object with voice and format is needed")
+    if voice.get("format") != "pcm16":
+        cannot_take(target, "audio.format", "Gemini speaks pcm16")
+    name = voice.get("voice")
+    if not isinstance(name, str) or not name:
+        bad("audio.voice", "the name of one of Gemini's voices is needed")
+    config["speechConfig"] = {"voiceConfig": {"prebuiltVoiceConfig": {"voiceName": name}}}
+
+
 def _thinking(target: ResolvedDeployment, asked: Mapping[str, Any]) -> dict[str, Any] | None:
     effort, model = asked.get("reasoning_effort"), target.deployment.model
     if effort is None:
         return None
-    if not isinstance(effort, str) or effort not in BUDGETS:
-        bad("reasoning_effort", f"one of {', '.join(BUDGETS)} is needed")
-    if model.startswith(("gemini-1", "gemini-2.0", "gemma")):
-        cannot_take(target, "reasoning_effort", f"{model} does not think")
+    if not isinstance(effort, str) or effort not in models.EFFORTS:
+        bad("reasoning_effort", f"one of {', '.join(models.EFFORTS)} is needed")
+    if not models.thinks(model):
+        if effort != "none":
+            cannot_take(target, "reasoning_effort", f"{model} does not think")
         return None
-    if model.startswith("gemini-2.5"):
-        return {"thinkingBudget": BUDGETS[effort], "includeThoughts": effort != "none"}
-    if effort not in LEVELS:
+    if effort == "none" and not models.can_rest(model):
         cannot_take(target, "reasoning_effort", f"{model} always thinks")
         return None
-    return {"thinkingLevel": LEVELS[effort], "includeThoughts": True}
+    return models.thinking(model, effort)
 
 
 def _embeddings(target: ResolvedDeployment, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,14 +208,24 @@ def answer(
         raise BadUpstreamResponse("the upstream answered with JSON that is no object")
     if body.get("error"):
         raise inside(body)
-    model = target.deployment.model
+    model, functions = target.deployment.model, legacy.is_legacy(asked)
+    embeds = endpoint == EMBEDDINGS
     try:
-        found = _embedded(body, model, asked) if endpoint == EMBEDDINGS else completion_of(body, model)
+        found = _embedded(body, model, asked) if embeds else completion_of(body, model, functions=functions)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError, struct.error, OverflowError):
         raise BadUpstreamResponse("the upstream's answer cannot be read") from None
+    tier = headers.get(TIER_HEADER, "").lower()
+    if tier and not embeds:
+        found["service_tier"] = "default" if tier == "standard" else tier
+    told = body.get("usageMetadata")
+    usage = None
+    if embeds and "usage" not in found:
+        usage = estimate(asked, {})  # a body has to have a usage, and the ledger has to know that nobody counted
+        found["usage"] = {"prompt_tokens": usage.input_tokens, "total_tokens": usage.input_tokens}
     result = openai.result(target, endpoint, asked, found, orjson.dumps(found), headers)
-    usage = body.get("usageMetadata")
-    return result if not isinstance(usage, dict) else replace(result, usage=replace(result.usage, raw=usage))
+    if usage is not None:
+        return replace(result, usage=usage)
+    return result if not isinstance(told, dict) else replace(result, usage=replace(result.usage, raw=told))
 
 
 def _embedded(body: Mapping[str, Any], model: str, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,13 +235,24 @@ def _embedded(body: Mapping[str, Any], model: str, asked: Mapping[str, Any]) -> 
         if asked.get("encoding_format") == "base64":
             values = b64encode(struct.pack(f"<{len(values)}f", *values)).decode()
         data.append({"object": "embedding", "index": index, "embedding": values})
-    return {"object": "list", "model": model, "data": data}
+    found = {"object": "list", "model": model, "data": data}
+    told = body.get("usageMetadata")
+    count = told.get("promptTokenCount") if isinstance(told, dict) else None
+    if type(count) is not int or count < 0:
+        return found
+    return {**found, "usage": {"prompt_tokens": count, "total_tokens": count}}
 
 
 def stream(target: ResolvedDeployment, endpoint: str, asked: Mapping[str, Any]) -> Stream:
     """Return what puts a streamed answer together."""
-    del asked
-    return GeminiStream(endpoint, target.deployment.model, inside=inside)
+    count = given(target, asked).get("n")
+    return GeminiStream(
+        endpoint,
+        target.deployment.model,
+        inside=inside,
+        candidates=count if type(count) is int and count > 0 else 1,
+        functions=legacy.is_legacy(asked),
+    )
 
 
 def inside(body: Mapping[str, Any]) -> RequestError:
@@ -213,6 +260,10 @@ def inside(body: Mapping[str, Any]) -> RequestError:
     told = body.get("error")
     code = told.get("code") if isinstance(told, dict) else None
     return error(code if isinstance(code, int) and 400 <= code <= 599 else 500, {}, orjson.dumps(body), 0.0)  # noqa: PLR2004
+
+
+BAD_KEY: Final = ("API_KEY_INVALID", "API_KEY_EXPIRED")
+"""Reasons of google.rpc.ErrorInfo."""
 
 
 def error(status: int, headers: Mapping[str, str], raw: bytes, now: float) -> RequestError:
@@ -227,17 +278,21 @@ def error(status: int, headers: Mapping[str, str], raw: bytes, now: float) -> Re
     if not isinstance(told, dict):
         return openai.error(status, headers, raw, now)
     details = [each for each in told.get("details") or [] if isinstance(each, dict)] if _listed(told) else []
+    field: object = None
     for each in details:
-        if each.get("reason") in {"API_KEY_INVALID", "API_KEY_EXPIRED"}:
+        if each.get("reason") in BAD_KEY:
             status = 401  # the API says 400, and it is the deployment's fault
+        violations = each.get("fieldViolations")
+        if isinstance(violations, list) and violations and isinstance(violations[0], dict):
+            field = violations[0].get("field") or field
         delay = each.get("retryDelay")
         if isinstance(delay, str) and "retry-after" not in headers:
             headers = {**headers, "retry-after": delay.removesuffix("s")}
     message, kind = told.get("message"), told.get("status")
     if isinstance(message, str) and "exceeds the maximum number of tokens" in message:
         return ContextLengthExceeded(message[:2000])
-    shaped = {"error": {"message": message, "type": kind, "code": kind.lower() if isinstance(kind, str) else None}}
-    return openai.error(status, headers, orjson.dumps(shaped), now)
+    shaped = {"message": message, "type": kind, "code": kind.lower() if isinstance(kind, str) else None, "param": field}
+    return openai.error(status, headers, orjson.dumps({"error": shaped}), now)
 
 
 def _listed(told: Mapping[str, Any]) -> bool:

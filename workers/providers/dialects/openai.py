@@ -1,14 +1,16 @@
 """The OpenAI dialect as the others are: what is sent is what came, what came is handed on. Pure."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
-from schemas.request import RESPONSES, SPEECH, TRANSCRIPTIONS
+from schemas.request import RERANK, RESPONSES, SPEECH, TRANSCRIPTIONS
 from workers.providers.base import CallResult, Outbound
 from workers.providers.catalog import ResolvedDeployment
 from workers.providers.dialect import Stream
+from workers.providers.dialects import rerank
 from workers.providers.openai import STREAMED, error, parse, request, result, url
 from workers.providers.openai import answer as plain_answer
 from workers.providers.openai_shapes import CHECKS, ResponseStream, form, spoken, written
@@ -51,7 +53,8 @@ def answer(
         body = parse(raw)
     if isinstance(body, dict) and not body.get("error"):
         check(body)
-    return result(target, endpoint, asked, body, raw, headers)
+    found = result(target, endpoint, asked, body, raw, headers)
+    return replace(found, usage=rerank.usage_of(asked, body)) if endpoint == RERANK else found
 
 
 def stream(target: ResolvedDeployment, endpoint: str, asked: Mapping[str, Any]) -> Stream:

@@ -11,6 +11,7 @@ from broker.errors import BadUpstreamResponse, ContextLengthExceeded, InvalidReq
 from schemas.request import CHAT
 from tests.unit.providers.anthropic.test_anthropic_requests import BEFORE, JSON, NOW, target
 from workers.providers.dialects import anthropic
+from workers.providers.usage import produced
 
 USAGE = {
     "input_tokens": 10, "cache_read_input_tokens": 5, "cache_creation_input_tokens": 3, "output_tokens": 8,
@@ -44,6 +45,7 @@ def test_text_thoughts_and_calls_of_one_message() -> None:
                 "reasoning_content": "Hm.",
                 "thinking_blocks": [THOUGHT],
                 "tool_calls": [{"id": "t1", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}}],
+                "refusal": None,
             },
             "finish_reason": "tool_calls",
             "logprobs": None,
@@ -78,7 +80,8 @@ def test_a_forced_structured_answer_is_content_and_no_call() -> None:
     )
     use = {"type": "tool_use", "id": "t", "name": sent["tools"][0]["name"], "input": {"a": 1}}
     choice = read(message(use, stop="tool_use"), {"response_format": JSON}, BEFORE)["choices"][0]
-    assert (choice["message"], choice["finish_reason"]) == ({"role": "assistant", "content": '{"a":1}'}, "stop")
+    message_then = {"role": "assistant", "content": '{"a":1}', "refusal": None}
+    assert (choice["message"], choice["finish_reason"]) == (message_then, "stop")
 
 
 @pytest.mark.parametrize(
@@ -158,6 +161,20 @@ def test_a_stream_that_is_cut_is_no_answer_and_an_error_in_it_is_typed() -> None
     with pytest.raises(UpstreamError, match="Overloaded") as caught:
         list(anthropic.stream(target(), CHAT, {}).feed(overloaded))
     assert caught.value.status == 529
+
+
+def test_a_stream_that_is_cut_tells_its_input_at_once_and_its_output_with_its_last_event_but_one() -> None:
+    asked = {"messages": [{"role": "user", "content": "not counted"}]}
+    text = block(0, {"type": "text", "text": ""}, {"type": "text_delta", "text": "x" * 40})
+    stream = anthropic.stream(target(), CHAT, {})
+    list(stream.feed(sse(START)))
+    assert not stream.begun
+    list(stream.feed(sse(*text)))
+    cut = produced(asked, stream.so_far())
+    assert (cut.input_tokens, cut.output_tokens, cut.estimated) == (9, 10, True)
+    list(stream.feed(sse(END[0])))
+    counted = produced(asked, stream.so_far())
+    assert (counted.input_tokens, counted.output_tokens, counted.estimated) == (9, 6, False)
 
 
 @pytest.mark.parametrize(

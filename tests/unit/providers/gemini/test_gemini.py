@@ -22,6 +22,7 @@ from broker.errors import (
 from schemas.request import CHAT, EMBEDDINGS, SPEECH
 from workers.providers.catalog import ResolvedDeployment, resolve
 from workers.providers.dialects import gemini
+from workers.providers.usage import produced
 
 MODEL = "gemini-3-pro"
 BASE = "https://generativelanguage.googleapis.com/v1beta/models/"
@@ -135,7 +136,7 @@ def test_structured_answers_and_thinking() -> None:
 @pytest.mark.parametrize(
     ("body", "param"),
     [({"parallel_tool_calls": False}, "parallel_tool_calls"), ({"logit_bias": {"1": 2}}, "logit_bias"),
-     ({"reasoning_effort": "none"}, "reasoning_effort"), ({"service_tier": "ultrafast"}, "service_tier")],
+     ({"reasoning_effort": "none"}, "reasoning_effort"), ({"service_tier": "scale"}, "service_tier")],
 )  # fmt: skip
 def test_what_it_cannot_take_is_refused_by_name_or_dropped(body: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
@@ -178,6 +179,7 @@ def test_text_thoughts_and_calls_of_one_answer() -> None:
         "content": "Hi.",
         "reasoning_content": "Hm.",
         "tool_calls": [{**CALL, "function": {"name": "f", "arguments": '{"x":1}'}}],
+        "refusal": None,
     }
 
 
@@ -268,6 +270,20 @@ def test_a_stream_becomes_chunks_and_the_whole_is_what_the_answer_would_be(size:
     functions = [call["function"] for call in choice["message"]["tool_calls"]]
     assert functions == [{"name": "f", "arguments": '{"x":1}'}, {"name": "g", "arguments": "{}"}]
     assert choice["message"]["tool_calls"][0]["extra_content"] == CALL["extra_content"]
+
+
+def test_a_stream_that_is_cut_has_the_usage_of_its_last_event() -> None:
+    def told(**counts: int) -> bytes:
+        content = {"role": "model", "parts": [{"text": "x" * 40}]}
+        return sse({"candidates": [{"index": 0, "content": content}], "usageMetadata": counts})
+
+    stream = gemini.stream(target(), CHAT, {})
+    list(stream.feed(told(promptTokenCount=7, totalTokenCount=7)))
+    early = produced({}, stream.so_far())
+    assert (early.input_tokens, early.output_tokens, early.estimated) == (7, 10, True)
+    list(stream.feed(told(promptTokenCount=7, candidatesTokenCount=3, totalTokenCount=10)))
+    counted = produced({}, stream.so_far())
+    assert (counted.input_tokens, counted.output_tokens, counted.estimated) == (7, 3, False)
 
 
 def test_a_stream_that_is_cut_is_no_answer() -> None:
