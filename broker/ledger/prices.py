@@ -192,7 +192,7 @@ class PriceTable:
             units = usage.units.with_(units)
         billed = billed_units(raw)
         if billed is not None:
-            usage, units = _billed(billed, units)
+            usage, units = _billed(usage, billed, units)
         sided = _with_audio(usage, units)
         if sheet.brackets is None or sided is None:
             return Priced(None, sheet.version)
@@ -343,7 +343,7 @@ def _as_served(key: _Key, raw: Mapping[str, Any]) -> _Key | None:
     return key if place in PLAIN_GEOGRAPHIES else key._replace(region=place.lower())
 
 
-def _billed(billed: Mapping[str, Any], units: Units) -> tuple[_Billed, Units]:
+def _billed(usage: Tokens, billed: Mapping[str, Any], units: Units) -> tuple[_Billed, Units]:
     """Read Cohere's billed units: docs.cohere.com/reference, `meta.billed_units`."""
     text, pictures = count(billed, "text_tokens"), count(billed, "image_tokens")
     given = count(billed, "input_tokens")
@@ -357,7 +357,8 @@ def _billed(billed: Mapping[str, Any], units: Units) -> tuple[_Billed, Units]:
         unpriced=others + unclear,
     )
     tokens = text + pictures if text or pictures else given
-    return _Billed(tokens, count(billed, "output_tokens")), more.with_(units)
+    cached = min(usage.cached_tokens, tokens)
+    return _Billed(tokens, count(billed, "output_tokens"), cached_tokens=cached), more.with_(units)
 
 
 def _with_audio(usage: Tokens, units: Units) -> Units | None:
