@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -85,6 +86,41 @@ CLOUDS: Final[Mapping[str, tuple[type[Section], Mapping[str, Source], frozenset[
 
 PARAMETERS: Final = frozenset(source.parameter for _, sources, _ in CLOUDS.values() for source in sources.values())
 """Of every cloud. Those of another one than the deployment's are listed as not acted on."""
+
+
+OWN_HOSTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "azure": (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com"),
+    "vertex": (".googleapis.com",),
+}
+"""Ends of the hosts that a cloud alone can answer at, whoever's resource it is there."""
+
+AUTHORITIES: Final = frozenset(
+    {
+        "login.microsoftonline.com",
+        "login.microsoftonline.us",
+        "login.partner.microsoftonline.cn",
+        "login.chinacloudapi.cn",
+    }
+)
+"""Entra's own token services: learn.microsoft.com/entra/identity-platform/authentication-national-cloud."""
+
+
+def is_own(cloud: str | None, address: str) -> bool:
+    """Whether an address is a cloud's own, so that the environment's credentials may go there."""
+    try:
+        parts = urlsplit(address.strip())
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    return parts.scheme == "https" and host.endswith(OWN_HOSTS.get(cloud or "", ()))
+
+
+def is_authority(address: str) -> bool:
+    """Whether an address, or a bare host, is a token service of Entra's own."""
+    try:
+        return urlsplit(address if "://" in address else f"https://{address}").hostname in AUTHORITIES
+    except ValueError:
+        return False
 
 
 def parameters(cloud: str | None) -> frozenset[str]:

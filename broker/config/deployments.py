@@ -158,15 +158,34 @@ class _Entry:
         """Where to and with what credential; as in LiteLLM, the provider's own variables serve where nothing is said.
 
         The credential of the environment goes to the provider's own address only: an address that the file names may
-        belong to someone else.
+        belong to someone else. A cloud's own addresses are known by their hosts. A file that says how a deployment
+        proves who calls is not overruled by a key of the environment.
         """
-        base = self._first("api_base", self._params) or self._params.get("base_url")
+        base, key = self._address(), self._params.get("api_key")
         variables = known.PROVIDER_VARIABLES.get(provider)
-        key = self._params.get("api_key")
-        if variables is not None and base is None:
-            key = key if key is not None else self._from_environment(variables.key)
-            base = self._from_environment(variables.base)
+        cloud = clouds.of(provider)
+        if variables is not None and (base is None or clouds.is_own(cloud, str(base))):
+            key = self._from_environment(variables.key) if not self._proven(cloud) else key
+            base = base if base is not None else self._from_environment(variables.base)
         return {"api_base": base, "api_key": key}
+
+    def _address(self) -> Yaml:
+        return self._first("api_base", self._params) or self._params.get("base_url")
+
+    def _proven(self, cloud: str | None) -> bool:
+        """Whether the file itself says how the deployment proves who calls."""
+        sources = clouds.CLOUDS[cloud][1].values() if cloud else ()
+        own = [source.parameter for source in sources if source.credential]
+        return any(self._params.get(name) is not None for name in ("api_key", *own))
+
+    def _may_prove(self, cloud: str) -> bool:
+        """Whether the environment's credentials would go to the cloud itself; signatures give nothing away."""
+        base, authority = self._address(), self._params.get(clouds.AZURE["authority"].parameter)
+        if cloud not in clouds.OWN_HOSTS:
+            return True
+        return (base is None or clouds.is_own(cloud, str(base))) and (
+            authority is None or clouds.is_authority(str(authority))
+        )
 
     def _cloud(self, provider: str) -> dict[str, Any]:
         """What its cloud wants; variables that prove who calls serve only where the file says nothing of that."""
@@ -175,9 +194,7 @@ class _Entry:
             return {}
         model, sources, _ = clouds.CLOUDS[name]
         values = {field: self._params.get(source.parameter) for field, source in sources.items()}
-        proven = self._params.get("api_key") is not None or any(
-            values[field] is not None for field, source in sources.items() if source.credential
-        )
+        proven = self._proven(name) or not self._may_prove(name)
         for field, source in sources.items():
             if values[field] is None and not (source.credential and proven):
                 values[field] = self._from_environment(source.variables)

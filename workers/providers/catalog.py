@@ -5,35 +5,44 @@ models and broker errors.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from broker.config import Deployment, ProviderRow
 from broker.errors import ConfigError, InvalidRequest
+from workers.providers.azure_place import azure, azure_ai
+from workers.providers.place import Place, url_parts
 from workers.providers.provider import Provider
 from workers.providers.table import PROVIDERS
+from workers.providers.vertex_place import vertex
 
 AUTH: Final[dict[str, tuple[str, str]]] = {
     "bearer": ("authorization", "Bearer "),
     "x-api-key": ("x-api-key", ""),
     "api-key": ("api-key", ""),
     "x-goog-api-key": ("x-goog-api-key", ""),
+    "azure": ("api-key", ""),
+    "google": ("x-goog-api-key", ""),
 }
-"""Style → header and what stands before the key in it. A style that is not here is signed call by call."""
+"""Style → header and what stands before the key in it. A style that is not here is signed call by call; one that is in
+`registry.CREDENTIALS` as well fetches a token where there is no key."""
+
+PLACES: Final[Mapping[str, Callable[[Deployment, Provider], Place]]] = {
+    "azure": azure,
+    "azure_ai": azure_ai,
+    "vertex_ai": vertex,
+}
+"""Providers whose address is made of more than a base URL."""
 
 OWN_API: Final = frozenset(
     {
-        "azure",
-        "azure_ai",
         "azure_text",
         "bedrock",
         "palm",
         "replicate",
         "sagemaker",
         "sagemaker_chat",
-        "vertex_ai",
         "vertex_ai_beta",
         "watsonx",
     }
@@ -71,6 +80,8 @@ class ResolvedDeployment:
     """Parameters the provider refuses for this model."""
     renames: tuple[tuple[str, str], ...] = ()
     """Parameters it knows by another name: OpenAI's and its own."""
+    query: str = ""
+    """Of every URL, with its `?`; empty where there is none."""
 
     def cannot_take(self, param: str, why: str = "") -> None:
         """Refuse a parameter the provider does not have, unless the deployment drops such (`drop_params`).
@@ -124,39 +135,36 @@ def resolve(deployment: Deployment) -> ResolvedDeployment:
             f"deployment {deployment.name}: provider {deployment.provider} is not known; "
             "an OpenAI-compatible server needs `api_base`"
         )
-    provider = provider or UNLISTED
-    quirk = next(
-        (each for each in provider.quirks if re.match(each.models, deployment.base_model or deployment.model)), None
-    )
+    place = _place(deployment, provider or UNLISTED)
+    provider = place.provider
+    model = deployment.base_model.rpartition("/")[2] if deployment.base_model else deployment.model
+    quirk = next((each for each in provider.quirks if re.match(each.models, model)), None)
     lacks = provider.lacks | (quirk.lacks if quirk else frozenset())
     return ResolvedDeployment(
         deployment,
         provider,
-        _base_url(deployment, provider),
+        place.base_url,
         _headers(deployment, provider),
         deployment.extra_body,
         frozenset(deployment.additional_drop_params),
         deployment.secrets,
         lacks - frozenset(deployment.allowed_openai_params),
         provider.renames + (quirk.renames if quirk else ()),
+        place.query,
     )
 
 
-def _base_url(deployment: Deployment, provider: Provider) -> str:
+def _place(deployment: Deployment, provider: Provider) -> Place:
+    if deployment.provider in PLACES and deployment.row is None:
+        return PLACES[deployment.provider](deployment, provider)
     base = deployment.api_base or provider.base_url
     if not base:
         raise ConfigError(f"deployment {deployment.name}: provider {deployment.provider} needs `api_base`")
     base = base.strip().rstrip("/")
     for endpoint in ("/chat/completions", "/completions", "/embeddings", "/rerank"):
         base = base.removesuffix(endpoint)
-    try:
-        parts = urlsplit(base)
-        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ConfigError(f"deployment {deployment.name}: `api_base` is not an http or https URL")
-    return base if parts.path else base + provider.path
+    parts = url_parts(base, deployment, "api_base")
+    return Place(base if parts.path else base + provider.path, provider)
 
 
 def _headers(deployment: Deployment, provider: Provider) -> tuple[tuple[str, str], ...]:

@@ -30,6 +30,7 @@ OFF_LOOP_BYTES: Final = 256 << 10
 TAIL_SECONDS: Final = 0.1
 """How long a finished stream is read on for its end, so that the connection can be used again."""
 
+UNAUTHORIZED: Final = 401
 _OK: Final = range(200, 300)
 _HEAD: Final = ("id", "created", "model", "service_tier", "system_fingerprint")
 """Fields that are the same in all chunks of a stream."""
@@ -72,6 +73,8 @@ class HttpProviderClient:
                 return await self._stream(target, call, on_chunk)
             return await self._post(target, call)
         except RequestError as error:
+            if error.status == UNAUTHORIZED and target.credential is not None:
+                target.credential.refused()
             for secret in target.resolved.secrets:
                 error.message = error.message.replace(secret, "***")
             if chunks := call.progress.chunks:

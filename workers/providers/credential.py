@@ -4,12 +4,15 @@ One module an authentication style implements it; the registry knows them by the
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from broker.clock import Clock
 from workers.providers.base import Outbound
 from workers.providers.catalog import ResolvedDeployment
 from workers.providers.transport import Transport
+
+TOKEN_SECONDS: Final = 10.0
+"""How long a token service is waited for."""
 
 
 class Credential(Protocol):
@@ -19,9 +22,15 @@ class Credential(Protocol):
         """Return the headers that authorise this very call; they go on top of all others.
 
         It may wait for a token service, at most `TOKEN_SECONDS`, and asks once for any number of calls that wait.
-        Raises `UpstreamError` with the service's own status where it refuses (401 where it says no more: the credential
-        is wrong), `UpstreamUnreachable` or `UpstreamTimeout` where it cannot be asked. No secret is in a message.
+        Raises `UpstreamError` with status 401 where the service refuses, whatever its own status for that is (it is the
+        deployment's fault, not the caller's), and with the service's own where it is over a limit or broken;
+        `UpstreamUnreachable`, `UpstreamTimeout` or `BadUpstreamResponse` where it cannot be asked. No secret is in a
+        message.
         """
+        ...
+
+    def refused(self) -> None:
+        """Take note that the upstream answered a call with 401: a token that was kept is dropped, once."""
         ...
 
 

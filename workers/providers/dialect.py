@@ -9,7 +9,9 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Protocol
 
-from broker.errors import BadUpstreamResponse, RequestError
+import orjson
+
+from broker.errors import BadUpstreamResponse, InvalidRequest, RequestError
 from workers.providers.base import CallResult, Outbound, SoFar
 from workers.providers.catalog import ResolvedDeployment
 from workers.providers.openai_stream import Completion, written
@@ -102,6 +104,14 @@ def given(target: ResolvedDeployment, body: Mapping[str, Any]) -> dict[str, Any]
     """Return the caller's parameters over the deployment's defaults, without those it drops and without nulls."""
     merged = {**target.defaults, **body}
     return {name: value for name, value in merged.items() if name not in target.dropped and value is not None}
+
+
+def encoded(out: Mapping[str, Any]) -> bytes:
+    """Return a body as JSON. Raises `InvalidRequest` where it cannot be written."""
+    try:
+        return orjson.dumps(out)
+    except TypeError as error:
+        raise InvalidRequest(f"the body cannot be written as JSON: {error}") from None
 
 
 class Parser(Protocol):

@@ -6,6 +6,7 @@ judged. Imports httpx, configuration models and broker errors.
 """
 
 import asyncio
+import logging
 import socket
 import ssl
 from base64 import b64encode
@@ -214,6 +215,7 @@ class MediaFetcher:
     def _opened(self) -> httpx.AsyncClient:
         """Return the client; a connection serves one request, for the pool does not tell names of one address apart."""
         if self._client is None:
+            logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it writes every URL, signatures included
             self._client = httpx.AsyncClient(
                 trust_env=False,
                 verify=self._tls or True,

@@ -47,7 +47,7 @@ _ERROR: Final = 400
 
 def url(target: ResolvedDeployment, endpoint: str) -> str:
     """Return where `endpoint` (`/v1/…`) is served: the base URL has the version in it."""
-    return target.base_url + endpoint.removeprefix("/v1")
+    return target.base_url + endpoint.removeprefix("/v1") + target.query
 
 
 def request(target: ResolvedDeployment, body: Mapping[str, Any], *, streams: bool, asks_usage: bool = True) -> bytes:

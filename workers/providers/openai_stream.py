@@ -28,6 +28,8 @@ TOO_DEEP: Final = "the upstream's stream is nested too deep"
 
 CUT: Final = "length"
 """The finish reason of a choice that the token limit ended: its tool calls may be cut anywhere."""
+_SEVERITY: Final = "severity"
+"""Of Azure's content filter: each chunk has its own, and the last one stands."""
 
 
 class Completion:
@@ -347,6 +349,8 @@ def _merge_text(whole: dict[str, Any], name: str, value: str, once: frozenset[st
     before = whole.get(name)
     if name in once:
         whole[name] = before or value
+    elif name == _SEVERITY:
+        whole[name] = value
     elif isinstance(before, _Pieces):
         before.append(value)
     elif isinstance(before, list) and name == "content":  # Mistral: typed parts of content, then plain text

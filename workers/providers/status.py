@@ -56,6 +56,7 @@ _BY_CODE: Final[dict[str, type[RequestError]]] = {
     "content_policy_violation": ContentPolicyViolation,  # OpenAI
     "content_filter": ContentPolicyViolation,  # Azure
     "responsibleaipolicyviolation": ContentPolicyViolation,  # Azure, inner error
+    "contentfilter": ContentPolicyViolation,  # Azure, images
     "moderation_blocked": ContentPolicyViolation,  # OpenAI images
     "data_inspection_failed": ContentPolicyViolation,  # DashScope
 }

@@ -105,6 +105,25 @@ PROVIDERS: Final[dict[str, Provider]] = {
         path="/v1",
         prices_as="voyageai",
     ),
+    "azure": Provider(
+        source="learn.microsoft.com/azure/ai-foundry/openai/reference",  # the address is that of the user's resource
+        dialect="azure",
+        auth="azure",
+        quirks=REASONS,
+    ),
+    "azure_ai": Provider(
+        source="learn.microsoft.com/azure/ai-foundry/foundry-models/concepts/endpoints",
+        dialect="azure",
+        auth="azure",
+        quirks=REASONS,
+        prices_as="azure",
+    ),
+    "vertex_ai": Provider(
+        source="cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference",
+        dialect="vertex",
+        auth="google",
+        prices_as="google",
+    ),
     "groq": Provider(
         source="console.groq.com/docs/openai",  # "Currently unsupported OpenAI features"
         base_url="https://api.groq.com/openai/v1",

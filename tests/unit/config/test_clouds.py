@@ -36,6 +36,50 @@ def test_an_api_key_of_its_own_keeps_the_environments_credentials_out() -> None:
     assert found.aws.region == "us-east-1"
 
 
+AZURE = {"AZURE_API_KEY": "env-key", "AZURE_CLIENT_SECRET": "env-secret", "AZURE_API_BASE": "https://env.example.com"}
+
+
+@pytest.mark.parametrize(
+    ("base", "secrets"),
+    [
+        (None, {"env-key", "env-secret"}),
+        ("https://x.openai.azure.com", {"env-key", "env-secret"}),
+        ("https://x.cognitiveservices.azure.com/openai/v1", {"env-key", "env-secret"}),
+        ("https://x.services.ai.azure.com/", {"env-key", "env-secret"}),
+        ("http://x.openai.azure.com", set()),
+        ("https://x.openai.azure.com.example.com", set()),
+        ("https://gateway.example.com/x.openai.azure.com", set()),
+        ("https://x.openai.azure.com@example.com", set()),
+    ],
+)
+def test_the_environments_azure_credentials_go_to_azures_own_hosts_alone(base: str | None, secrets: set[str]) -> None:
+    assert set(deployment(AZURE, model="azure/d", api_base=base).secrets) == secrets
+
+
+def test_the_environments_secret_is_not_traded_at_an_address_of_the_file() -> None:
+    base = "https://x.openai.azure.com"
+    own = deployment(AZURE, model="azure/d", api_base=base, azure_authority_host="login.microsoftonline.us")
+    other = deployment(AZURE, model="azure/d", api_base=base, azure_authority_host="https://login.example.com")
+    assert (set(own.secrets), set(other.secrets)) == ({"env-key", "env-secret"}, {"env-key"})
+
+
+def test_a_key_of_the_environment_does_not_overrule_what_the_file_proves_itself_with() -> None:
+    azure = deployment(AZURE, model="azure/d", api_base="https://x.openai.azure.com", azure_ad_token="token")
+    bedrock = deployment(
+        {"AWS_BEARER_TOKEN_BEDROCK": "env-key"}, model="bedrock/m", aws_access_key_id="AKIA1", aws_secret_access_key="s"
+    )
+    assert (azure.secrets, bedrock.secrets) == (("token",), ("AKIA1", "s"))
+
+
+@pytest.mark.parametrize(
+    ("base", "secrets"),
+    [(None, ("/keys/a.json",)), ("https://x.p.googleapis.com", ("/keys/a.json",)), ("https://example.com", ())],
+)
+def test_a_google_token_of_the_environment_goes_to_google_alone(base: str | None, secrets: tuple[str, ...]) -> None:
+    environ = {"GOOGLE_APPLICATION_CREDENTIALS": "/keys/a.json"}
+    assert deployment(environ, model="vertex_ai/gemini-3-pro", api_base=base).secrets == secrets
+
+
 def test_an_azure_deployment_has_a_version_and_an_application() -> None:
     found = deployment(
         model="azure/d", api_base="https://x.openai.azure.com", api_version="2024-10-21", tenant_id="t",

@@ -15,6 +15,7 @@ from workers.providers import openai, table
 from workers.providers.catalog import AUTH, HARMLESS, OWN_API, resolve
 from workers.providers.registry import DIALECTS
 
+KEY = SecretStr("k")
 SPOKEN = {name: row for name, row in table.PROVIDERS.items() if row.dialect == "openai"}
 
 
@@ -27,7 +28,7 @@ def test_there_are_sixty_that_speak_openai_and_each_has_its_own_name() -> None:
 def test_a_row_resolves_and_its_call_goes_to_its_address(name: str) -> None:
     row = table.PROVIDERS[name]
     base = None if row.base_url else "http://127.0.0.1:9/v1"
-    target = resolve(Deployment(name="a/0", alias="a", provider=name, model="m", api_base=base))
+    target = resolve(Deployment(name="a/0", alias="a", provider=name, model="m", api_base=base, api_key=KEY))
     body = {"messages": [{"role": "user", "content": "x"}], "query": "x", "documents": ["x"]}
     endpoint = RERANK if row.dialect in {"jina", "voyage"} else CHAT
     out = DIALECTS[row.dialect].outbound(target, endpoint, body, streams=False)

@@ -146,6 +146,10 @@ READERS: dict[str, Callable[[Mapping[str, Any]], Iterator[Item]]] = {
 }
 
 
+WITH_IDS: dict[str, dict[str, Any]] = {name: {"model": "gemini-3-pro"} for name in ("gemini", "vertex_ai")}
+"""Models before Gemini 3 refuse the id of a call, and match results by order."""
+
+
 def test_there_is_a_reader_for_every_provider_of_the_table() -> None:
     assert READERS.keys() == PROVIDERS.keys()
 
@@ -155,6 +159,6 @@ def test_there_is_a_reader_for_every_provider_of_the_table() -> None:
 @settings(max_examples=150, deadline=None)
 def test_a_conversation_keeps_its_meaning(provider: str, messages: list[dict[str, Any]]) -> None:
     asked = {"model": "a", "messages": messages, "tools": TOOLS}
-    resolved = target(provider)
+    resolved = target(provider, **WITH_IDS.get(provider, {}))
     raw = DIALECTS[resolved.provider.dialect].outbound(resolved, CHAT, asked, streams=False).body
     assert list(READERS[provider](orjson.loads(raw))) == list(of_openai(asked))

@@ -17,7 +17,7 @@ from workers.providers import legacy, openai
 from workers.providers.base import CallResult, Outbound
 from workers.providers.catalog import ResolvedDeployment
 from workers.providers.conversation import Format, bad, most_tokens, response_format, stops, without
-from workers.providers.dialect import Stream, cannot_take, given
+from workers.providers.dialect import Stream, cannot_take, encoded, given
 from workers.providers.dialects import anthropic_models as models
 from workers.providers.dialects.anthropic_answer import ANSWER_TOOL, message_of, usage_of
 from workers.providers.dialects.anthropic_messages import choice, conversation, offered, web_search
@@ -78,12 +78,17 @@ def forced_format(target: ResolvedDeployment, body: Mapping[str, Any]) -> Format
 
 def outbound(target: ResolvedDeployment, endpoint: str, body: Mapping[str, Any], *, streams: bool) -> Outbound:
     """Return the request to send, as the contract says."""
+    return Outbound(f"{target.base_url}/messages", encoded(message(target, endpoint, body, streams=streams)))
+
+
+def message(target: ResolvedDeployment, endpoint: str, body: Mapping[str, Any], *, streams: bool) -> dict[str, Any]:
+    """Return the body that asks for a message. Raises as `outbound` does."""
     if endpoint != CHAT:
         raise InvalidRequest(f"Anthropic does not serve {endpoint}", param="endpoint")
     asked = legacy.modern(given(target, body))
     if legacy.is_legacy(body):
         asked["parallel_tool_calls"] = False  # the caller can read one call an answer
-    for name in asked.keys() & ABSENT.keys():
+    for name in sorted(asked.keys() & ABSENT.keys()):
         if asked[name] not in ABSENT[name]:
             cannot_take(target, name)
     system, turns = conversation(target, asked)
@@ -107,10 +112,7 @@ def outbound(target: ResolvedDeployment, endpoint: str, body: Mapping[str, Any],
     out.update((name, value) for name, value in without(asked, skipped) if name not in out)
     if streams:
         out["stream"] = True
-    try:
-        return Outbound(f"{target.base_url}/messages", orjson.dumps(out))
-    except TypeError as error:
-        raise InvalidRequest(f"the body cannot be written as JSON: {error}") from None
+    return out
 
 
 def _own_budget(asked: Mapping[str, Any]) -> int:

@@ -26,13 +26,13 @@ from workers.providers import openai
 from workers.providers.base import CallResult, Outbound
 from workers.providers.catalog import ResolvedDeployment
 from workers.providers.conversation import Choice, Format, bad, most_tokens, response_format, stops
-from workers.providers.dialect import Stream, cannot_take, given
+from workers.providers.dialect import Stream, cannot_take, encoded, given
 from workers.providers.dialects import rerank
 from workers.providers.dialects.cohere_answer import ANSWER_TOOL, completion_of
 from workers.providers.dialects.cohere_embed import embedded, embeddings
 from workers.providers.dialects.cohere_messages import Block, choice, conversation, offered
 from workers.providers.dialects.cohere_stream import CohereStream
-from workers.providers.dialects.retrieval import UNREADABLE, own, written
+from workers.providers.dialects.retrieval import UNREADABLE, own
 
 BUDGETS: Final = {"minimal": 1_024, "low": 1_024, "medium": 8_192}
 """Thinking tokens by `reasoning_effort`; every higher effort is unlimited, as docs.cohere.com/docs/reasoning advises.
@@ -89,11 +89,11 @@ def outbound(target: ResolvedDeployment, endpoint: str, body: Mapping[str, Any],
     asked, base = given(target, body), _base(target)
     if endpoint == CHAT:
         out = _chat(target, asked)
-        return Outbound(f"{base}/chat", written({**out, "stream": True} if streams else out))
+        return Outbound(f"{base}/chat", encoded({**out, "stream": True} if streams else out))
     if endpoint == EMBEDDINGS:
-        return Outbound(f"{base}/embed", written(embeddings(target, asked)))
+        return Outbound(f"{base}/embed", encoded(embeddings(target, asked)))
     if endpoint == RERANK:
-        return Outbound(f"{base}/rerank", written(_rerank(target, asked)))
+        return Outbound(f"{base}/rerank", encoded(_rerank(target, asked)))
     raise InvalidRequest(f"Cohere does not serve {endpoint}", param="endpoint")
 
 

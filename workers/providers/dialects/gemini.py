@@ -6,7 +6,7 @@ itself), and google.rpc.Status with its details (cloud.google.com/apis/design/er
 
 import struct
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -18,9 +18,9 @@ from workers.providers import legacy, openai
 from workers.providers.base import CallResult, Outbound
 from workers.providers.catalog import ResolvedDeployment
 from workers.providers.conversation import bad, most_tokens, response_format, stops, without
-from workers.providers.dialect import Stream, cannot_take, given
+from workers.providers.dialect import Stream, cannot_take, encoded, given
 from workers.providers.dialects import gemini_models as models
-from workers.providers.dialects.gemini_answer import GeminiStream, completion_of
+from workers.providers.dialects.gemini_answer import GeminiStream, completion_of, served_tier
 from workers.providers.dialects.gemini_contents import choice, contents, offered
 from workers.providers.usage import estimate
 
@@ -58,8 +58,11 @@ ABSENT: Final[Mapping[str, tuple[Any, ...]]] = {
 TIERS: Final = {"default": "standard", "standard": "standard", "flex": "flex", "priority": "priority"}
 """OpenAI's names of tiers → Google's; `auto` is its default."""
 TIER_HEADER: Final = "x-gemini-service-tier"
-"""Of an answer: the tier that served it."""
+"""Tells the tier that served an answer which is no stream; AI Studio's usage tells it too, Vertex's its traffic."""
 MODALITIES: Final = {"text": "TEXT", "audio": "AUDIO", "image": "IMAGE"}
+
+OF_EMBEDDINGS: Final = frozenset({"model", "input", "dimensions", "encoding_format", "user", "metadata"})
+"""OpenAI's parameters of an embedding."""
 
 
 def streamed(endpoint: str) -> bool:
@@ -73,22 +76,15 @@ def outbound(target: ResolvedDeployment, endpoint: str, body: Mapping[str, Any],
     base = f"{target.base_url}/models/{target.deployment.model}"
     if endpoint == CHAT:
         verb = "streamGenerateContent?alt=sse" if streams else "generateContent"
-        return Outbound(f"{base}:{verb}", _written(_chat(target, asked)))
+        return Outbound(f"{base}:{verb}", encoded(_chat(target, asked)))
     if endpoint == EMBEDDINGS:
-        return Outbound(f"{base}:batchEmbedContents", _written(_embeddings(target, asked)))
+        return Outbound(f"{base}:batchEmbedContents", encoded(_embeddings(target, asked)))
     raise InvalidRequest(f"Gemini does not serve {endpoint}", param="endpoint")
-
-
-def _written(out: Mapping[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(out)
-    except TypeError as error:
-        raise InvalidRequest(f"the body cannot be written as JSON: {error}") from None
 
 
 def _chat(target: ResolvedDeployment, given_body: Mapping[str, Any]) -> dict[str, Any]:
     asked = legacy.modern(dict(given_body))
-    for name in asked.keys() & ABSENT.keys():
+    for name in sorted(asked.keys() & ABSENT.keys()):
         if asked[name] not in ABSENT[name]:
             cannot_take(target, name)
     system, turns = contents(target, asked)
@@ -187,12 +183,17 @@ def _thinking(target: ResolvedDeployment, asked: Mapping[str, Any]) -> dict[str,
     return models.thinking(model, effort)
 
 
-def _embeddings(target: ResolvedDeployment, asked: Mapping[str, Any]) -> dict[str, Any]:
+def texts(asked: Mapping[str, Any]) -> list[str]:
+    """Return what an embedding is asked of. Raises `InvalidRequest` where it is no text."""
     inputs = [asked["input"]] if isinstance(asked.get("input"), str) else asked.get("input")
     if not isinstance(inputs, list) or not inputs or not all(isinstance(each, str) for each in inputs):
         bad("input", "a text or a list of texts is needed; Gemini takes no token numbers")
-    known = {"model", "input", "dimensions", "encoding_format", "user", "metadata"} | openai.CONTROL
-    shared: dict[str, Any] = dict(without(asked, frozenset(known)))
+    return inputs
+
+
+def _embeddings(target: ResolvedDeployment, asked: Mapping[str, Any]) -> dict[str, Any]:
+    inputs = texts(asked)
+    shared: dict[str, Any] = dict(without(asked, OF_EMBEDDINGS | openai.CONTROL))
     if asked.get("dimensions") is not None:
         shared["outputDimensionality"] = asked["dimensions"]
     name = f"models/{target.deployment.model}"
@@ -203,20 +204,34 @@ def answer(
     target: ResolvedDeployment, endpoint: str, asked: Mapping[str, Any], raw: bytes, headers: Mapping[str, str]
 ) -> CallResult:
     """Read an answer, as the contract says."""
+    return read(target, endpoint, asked, raw, headers, _embedded if endpoint == EMBEDDINGS else _completion)
+
+
+Translate = Callable[[Mapping[str, Any], str, Mapping[str, Any]], dict[str, Any]]
+"""Answer, model and what was asked → OpenAI's body; any fault of the answer may come out of it."""
+
+
+def read(  # noqa: PLR0913, PLR0917 - the contract's, and how the body is translated
+    target: ResolvedDeployment,
+    endpoint: str,
+    asked: Mapping[str, Any],
+    raw: bytes,
+    headers: Mapping[str, str],
+    translate: Translate,
+) -> CallResult:
+    """Do as `answer` does, with a translation of the caller's choice."""
     body = openai.parse(raw)
     if not isinstance(body, dict):
         raise BadUpstreamResponse("the upstream answered with JSON that is no object")
     if body.get("error"):
         raise inside(body)
-    model, functions = target.deployment.model, legacy.is_legacy(asked)
     embeds = endpoint == EMBEDDINGS
     try:
-        found = _embedded(body, model, asked) if embeds else completion_of(body, model, functions=functions)
+        found = translate(body, target.deployment.model, asked)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError, struct.error, OverflowError):
         raise BadUpstreamResponse("the upstream's answer cannot be read") from None
-    tier = headers.get(TIER_HEADER, "").lower()
-    if tier and not embeds:
-        found["service_tier"] = "default" if tier == "standard" else tier
+    if not embeds and "service_tier" not in found and TIER_HEADER in headers:
+        found["service_tier"] = served_tier(headers[TIER_HEADER])
     told = body.get("usageMetadata")
     usage = None
     if embeds and "usage" not in found:
@@ -228,19 +243,28 @@ def answer(
     return result if not isinstance(told, dict) else replace(result, usage=replace(result.usage, raw=told))
 
 
+def _completion(body: Mapping[str, Any], model: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+    return completion_of(body, model, functions=legacy.is_legacy(asked))
+
+
 def _embedded(body: Mapping[str, Any], model: str, asked: Mapping[str, Any]) -> dict[str, Any]:
-    data = []
-    for index, each in enumerate(body["embeddings"]):
-        values: Any = [float(number) for number in each["values"]]
-        if asked.get("encoding_format") == "base64":
-            values = b64encode(struct.pack(f"<{len(values)}f", *values)).decode()
-        data.append({"object": "embedding", "index": index, "embedding": values})
-    found = {"object": "list", "model": model, "data": data}
+    found = embedded(body["embeddings"], model, asked)
     told = body.get("usageMetadata")
     count = told.get("promptTokenCount") if isinstance(told, dict) else None
     if type(count) is not int or count < 0:
         return found
     return {**found, "usage": {"prompt_tokens": count, "total_tokens": count}}
+
+
+def embedded(found: Iterable[Mapping[str, Any]], model: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return OpenAI's list of embeddings, in the encoding that was asked for. Raises KeyError and the like."""
+    data = []
+    for index, each in enumerate(found):
+        values: Any = [float(number) for number in each["values"]]
+        if asked.get("encoding_format") == "base64":
+            values = b64encode(struct.pack(f"<{len(values)}f", *values)).decode()
+        data.append({"object": "embedding", "index": index, "embedding": values})
+    return {"object": "list", "model": model, "data": data}
 
 
 def stream(target: ResolvedDeployment, endpoint: str, asked: Mapping[str, Any]) -> Stream:
@@ -275,12 +299,12 @@ def error(status: int, headers: Mapping[str, str], raw: bytes, now: float) -> Re
     if isinstance(body, list) and body:  # a stream's error comes as a list of one
         body = body[0]
     told = body.get("error") if isinstance(body, dict) else None
-    if not isinstance(told, dict):
+    if not isinstance(told, dict) or "type" in told:  # Anthropic's own, from Vertex
         return openai.error(status, headers, raw, now)
     details = [each for each in told.get("details") or [] if isinstance(each, dict)] if _listed(told) else []
     field: object = None
     for each in details:
-        if each.get("reason") in BAD_KEY:
+        if each.get("reason") in ("API_KEY_INVALID", "API_KEY_EXPIRED"):
             status = 401  # the API says 400, and it is the deployment's fault
         violations = each.get("fieldViolations")
         if isinstance(violations, list) and violations and isinstance(violations[0], dict):

@@ -35,6 +35,32 @@ SPOILED: Final = frozenset(
 )
 """Reasons of an answer that the API threw away: without any content it is none, and another try may succeed."""
 
+SERVED_TIERS: Final = {
+    "standard": "default",
+    "ON_DEMAND": "default",
+    "ON_DEMAND_FLEX": "flex",
+    "ON_DEMAND_PRIORITY": "priority",
+    "PROVISIONED_THROUGHPUT": "scale",
+}
+"""OpenAI's `service_tier` by what AI Studio calls a tier and Vertex a traffic type (`google.genai.types.TrafficType`);
+every other one in lower case, so that it is priced as what it is or not at all."""
+
+
+def served_tier(told: str) -> str:
+    """Return OpenAI's word for a tier."""
+    return SERVED_TIERS.get(told) or SERVED_TIERS.get(told.lower()) or told.lower()
+
+
+def _served(raw: object) -> dict[str, str]:
+    """Return the field that tells the tier, where the usage tells it."""
+    if not isinstance(raw, dict):
+        return {}
+    told = raw.get("serviceTier") or raw.get("trafficType")
+    if not isinstance(told, str) or told.upper().endswith("UNSPECIFIED"):
+        return {}
+    return {"service_tier": served_tier(told)}
+
+
 SPOKEN_SECONDS: Final = 3600
 """How long spoken audio can be referred to by its id, which OpenAI's shape has to say; it is never kept here."""
 
@@ -51,6 +77,7 @@ def completion_of(body: Mapping[str, Any], model: str, *, functions: bool = Fals
         "created": int(time.time()),
         "model": body.get("modelVersion") or model,
         "choices": [_choice(candidate, index, functions=functions) for index, candidate in enumerate(candidates)],
+        **_served(body.get("usageMetadata")),
     }
     usage = usage_of(body.get("usageMetadata"))
     return completion if usage is None else {**completion, "usage": usage}
@@ -276,6 +303,7 @@ class GeminiStream(TranslatedStream):
         """The signature of a candidate's text, which is told at its end: the last one is the one to keep."""
         self._ended: set[int] = set()
         self._usage: dict[str, Any] | None = None
+        self._served: dict[str, str] = {}
 
     def events(self, event: Event) -> Iterator[Mapping[str, Any]]:
         """Yield the parts of chunks that an event makes."""
@@ -290,6 +318,7 @@ class GeminiStream(TranslatedStream):
         if isinstance(counts, dict) and "promptTokenCount" in counts:
             # Some models count the candidates at the end only.
             self.running, self.counts = usage_of(counts), "candidatesTokenCount" in counts
+        self._served = _served(counts) or self._served
         if told.get("candidates") or not self._calls:
             for place, candidate in enumerate(_candidates(told)):
                 index = candidate.get("index", place)
@@ -298,7 +327,7 @@ class GeminiStream(TranslatedStream):
                 yield self._part(candidate, index)
         if self._calls.keys() == self._ended and len(self._ended) >= self._expected:
             if self._usage is not None:
-                yield usage_part(self._usage)
+                yield {**usage_part(self._usage), **self._served}
             self.finish()
 
     def _part(self, candidate: Mapping[str, Any], index: int) -> dict[str, Any]:

@@ -112,6 +112,11 @@ def _signed(part: Part, source: Mapping[str, Any]) -> Part:
     return {**part, "thoughtSignature": signature} if isinstance(signature, str) else part
 
 
+def _known(target: ResolvedDeployment, identity: str) -> dict[str, str]:
+    """Return the field of a call's id, which models before Gemini 3 refuse: LiteLLM's finding, on both of its APIs."""
+    return {"id": identity} if signs_calls(target.deployment.model) else {}
+
+
 def _model(target: ResolvedDeployment, message: Mapping[str, Any], param: str) -> list[Part]:
     text = joined(message.get("content"), f"{param}.content")
     text_part = _signed({"text": text}, message)
@@ -119,7 +124,7 @@ def _model(target: ResolvedDeployment, message: Mapping[str, Any], param: str) -
     found = [text_part] if text or len(text_part) > 1 else []
     found += _images(message, param)
     for index, call in enumerate(calls(message, param)):
-        function = {"id": call.id, "name": call.name, "args": dict(call.arguments)}
+        function = {**_known(target, call.id), "name": call.name, "args": dict(call.arguments)}
         part = _signed({"functionCall": function}, call.raw)
         if index == 0 and signs_calls(target.deployment.model):
             part.setdefault("thoughtSignature", UNSIGNED)
@@ -155,7 +160,7 @@ def _result(target: ResolvedDeployment, message: Mapping[str, Any], param: str, 
         cannot_take(target, f"{param}.content", f"{target.deployment.model} takes no files in the result of a function")
         files = []
     text = joined([part for part in told if part["type"] not in MEDIA], f"{param}.content")
-    result: Part = {"id": identity, "name": names[identity], "response": _response(text, message)}
+    result: Part = {**_known(target, identity), "name": names[identity], "response": _response(text, message)}
     return {"functionResponse": {**result, "parts": files} if files else result}
 
 

@@ -4,9 +4,7 @@ import struct
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-import orjson
-
-from broker.errors import ContextLengthExceeded, InvalidRequest, RequestError
+from broker.errors import ContextLengthExceeded, RequestError
 from workers.providers import openai
 from workers.providers.catalog import HARMLESS, ResolvedDeployment
 from workers.providers.conversation import bad, without
@@ -35,14 +33,6 @@ def stream(target: ResolvedDeployment, endpoint: str, asked: Mapping[str, Any]) 
     """Return what puts a streamed answer together, for a server that streams all the same."""
     del target, asked
     return Completion(endpoint)
-
-
-def written(out: Mapping[str, Any]) -> bytes:
-    """Return a body as JSON. Raises `InvalidRequest` where it cannot be."""
-    try:
-        return orjson.dumps(out)
-    except TypeError as error:
-        raise InvalidRequest(f"the body cannot be written as JSON: {error}") from None
 
 
 def own(target: ResolvedDeployment, asked: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:

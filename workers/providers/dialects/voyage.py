@@ -13,9 +13,10 @@ from workers.providers import openai
 from workers.providers.base import CallResult, Outbound
 from workers.providers.catalog import ResolvedDeployment
 from workers.providers.conversation import bad
-from workers.providers.dialect import given
+from workers.providers.dialect import encoded, given
 from workers.providers.dialects import rerank
-from workers.providers.dialects.retrieval import encoding, inputs, is_image, own, stream, streamed, too_long, written
+from workers.providers.dialects.retrieval import encoding, inputs, is_image, own, stream, streamed, too_long
+from workers.providers.openai_stream import written
 
 __all__ = ["answer", "error", "outbound", "stream", "streamed"]
 
@@ -28,9 +29,9 @@ def outbound(target: ResolvedDeployment, endpoint: str, body: Mapping[str, Any],
     del streams
     asked = given(target, body)
     if endpoint == EMBEDDINGS:
-        return Outbound(openai.url(target, endpoint), written(_embeddings(target, asked)))
+        return Outbound(openai.url(target, endpoint), encoded(_embeddings(target, asked)))
     if endpoint == RERANK:
-        return Outbound(openai.url(target, endpoint), written(_rerank(target, asked)))
+        return Outbound(openai.url(target, endpoint), encoded(_rerank(target, asked)))
     raise InvalidRequest(f"Voyage does not serve {endpoint}", param="endpoint")
 
 

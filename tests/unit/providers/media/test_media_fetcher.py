@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import datetime as dt
+import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -356,3 +357,10 @@ async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.Monke
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     async with serving(answering()) as server:
         assert await inlined(fetcher(server.port), f"http://x.example:{server.port}/") == [DATA]
+
+
+async def test_no_url_is_written_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with serving(answering()) as server:
+        await inlined(fetcher(server.port), f"http://x.example:{server.port}/?signature=secret")
+    assert "secret" not in caplog.text
