@@ -33,7 +33,10 @@ def fill_usage(event: Attempt, usage: Usage) -> None:
     event.reasoning_tokens = usage.reasoning_tokens
     event.audio_tokens = usage.audio_tokens
     event.estimated = usage.estimated
-    if usage.raw is not None:
+    if usage.units is not None:
+        # Counted here and in no usage of the provider's: without it a row could not be priced again.
+        event.raw_usage = orjson.dumps({**(usage.raw or {}), "counted": usage.units.told()}).decode()
+    elif usage.raw is not None:
         event.raw_usage = orjson.dumps(usage.raw).decode()
 
 

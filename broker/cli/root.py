@@ -14,6 +14,7 @@ COMMANDS: Final = {
     "dead": "dead letters: list, show, replay",
     "demo": "the main job on this machine: 40 requests, answers, spend",
     "doctor": "check every configured part and say what to do",
+    "prices": "show prices and their sources, or what changed in them",
     "providers": "the providers that provider/model may name, and what they do differently",
     "relay": "republish parked requests when they are due",
     "result": "read the stored answer of a request",

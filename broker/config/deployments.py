@@ -7,11 +7,11 @@ import orjson
 
 from broker.config import clouds, known
 from broker.config.models import Capabilities, Deployment, Prices, ProviderRow
+from broker.config.price_names import is_price
 from broker.config.problems import kind
 from broker.config.reading import Reading, Yaml
 from broker.topics import ALIAS_PATTERN
 
-PRICE_FIELDS: Final = tuple(Prices.model_fields)
 LIMIT_FIELDS: Final = ("rpm", "tpm", "itpm", "otpm", "rpd", "tpd")
 """May stand at the entry, in its parameters or in its model_info: LiteLLM looks in all three, in this order."""
 
@@ -119,6 +119,7 @@ class _Entry:
             "base_model": self._first("base_model", self._info, self._params),
             "headers": self._headers(),
             "prices": self._prices(),
+            "region": self._first("region", self._params, self._info),
             "model_info": self._capabilities(),
             "extra_body": self._extra_body(),
             **{field: self._first(field, self._params, defaults) for field in PLAIN_FIELDS},
@@ -133,7 +134,7 @@ class _Entry:
         general = f"model_list[].{self._where}"
         named = value if isinstance(value, dict) else {}
         provider, _ = split_model(str(named.get("model", "")), named.get("custom_llm_provider"))
-        acted = known.PARAMS_ACTED | known.listed("body") | clouds.parameters(clouds.of(provider))
+        acted = known.PARAMS_ACTED | known.listed("body") | clouds.parameters(clouds.of(provider)) | _prices_in(value)
         others = known.listed("litellm_params") | clouds.PARAMETERS
         params = self._reading.section(value, path, acted, others, general=general)
         name = params.get("litellm_credential_name")
@@ -148,8 +149,9 @@ class _Entry:
         path = f"{self._path}.model_info"
         info = self._reading.mapping(value, path)
         free = known.free_info_keys(info)
+        acted = known.INFO_ACTED | _prices_in(info)
         return self._reading.section(
-            info, path, known.INFO_ACTED, known.listed("model_info") | free, general="model_list[].model_info"
+            info, path, acted, known.listed("model_info") | free, general="model_list[].model_info"
         )
 
     def _endpoint(self, provider: str) -> dict[str, Any]:
@@ -211,7 +213,8 @@ class _Entry:
         return headers
 
     def _prices(self) -> Prices | None:
-        values = {field: self._first(field, self._params, self._info) for field in PRICE_FIELDS}
+        names = _prices_in(self._params) | _prices_in(self._info)
+        values = {name: self._first(name, self._params, self._info) for name in sorted(names)}
         return self._reading.build(Prices, values, f"{self._path}.{self._where}")
 
     def _capabilities(self) -> Capabilities | None:
@@ -230,3 +233,7 @@ class _Entry:
     @staticmethod
     def _first(key: str, *sources: Mapping[str, Any]) -> Yaml:
         return next((source[key] for source in sources if source.get(key) is not None), None)
+
+
+def _prices_in(section: object) -> frozenset[str]:
+    return frozenset(str(name) for name in section if is_price(str(name))) if isinstance(section, dict) else frozenset()

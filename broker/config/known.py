@@ -33,9 +33,10 @@ PARAMS_ACTED: Final = frozenset(
     | {"rpm", "tpm", "itpm", "otpm", "rpd", "tpd", "max_parallel_requests", "timeout", "stream_timeout"}
     | {"weight", "order", "tags", "base_model"}
     | {"drop_params", "additional_drop_params", "allowed_openai_params", "litellm_credential_name"}
+    | {"region"}
     | set(Prices.model_fields)
 )
-"""Without those of a request (`body`) and of the deployment's own cloud, which are acted on as well."""
+"""Without those of a request (`body`), of the deployment's own cloud, and prices of `price_names`: acted on as well."""
 
 CREDENTIAL_ACTED: Final = frozenset({"api_key", "api_base", "base_url", "organization"}) | PARAMETERS
 
@@ -44,6 +45,7 @@ INFO_ACTED: Final = frozenset(
     | set(Prices.model_fields)
     | set(Capabilities.model_fields)
 )
+"""Without the prices of `price_names`, which are acted on as well."""
 
 ALIAS_FIELDS: Final = (
     "num_retries",

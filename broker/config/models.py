@@ -2,12 +2,15 @@
 
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from broker.config.clouds import Aws, Azure, Section, Vertex
 from broker.config.media import Media
+from broker.config.price_names import is_price
+
+SearchContext = Literal["search_context_size_low", "search_context_size_medium", "search_context_size_high"]
 
 
 class Strategy(StrEnum):
@@ -29,14 +32,28 @@ class OnUnknown(StrEnum):
     """Never call again: the caller gets 502 `outcome_unknown`."""
 
 
-class Prices(Section):
-    """Prices of one deployment in USD, overriding every other source; None where not overridden."""
+class Prices(BaseModel):
+    """Prices of one deployment in USD, overriding every other source; None where not overridden.
+
+    Beside the fields any other of LiteLLM's names that `price_names` reads: by tier, by size, by audio, image, second.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, Annotated[Decimal, Field(ge=0)]] = Field(init=False)
 
     input_cost_per_token: Decimal | None = Field(default=None, ge=0)
     output_cost_per_token: Decimal | None = Field(default=None, ge=0)
     cache_read_input_token_cost: Decimal | None = Field(default=None, ge=0)
     cache_creation_input_token_cost: Decimal | None = Field(default=None, ge=0)
     input_cost_per_request: Decimal | None = Field(default=None, ge=0)
+    search_context_cost_per_query: dict[SearchContext, Annotated[Decimal, Field(ge=0)]] | None = None
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        unknown = sorted(name for name in self.__pydantic_extra__ if not is_price(name))
+        if unknown:
+            raise ValueError(f"{unknown[0]} is no price that is acted on")
+        return self
 
 
 class Capabilities(Section):
@@ -90,6 +107,8 @@ class Deployment(Section):
     """The provider's own name of the model: what goes upstream."""
     base_model: str | None = None
     """What to price it as, where `model` is a name of the user's own; its capabilities are that model's too."""
+    region: str | None = None
+    """Where it is served, as the provider names regions; None: as its address and its model's name imply."""
     model_info: Capabilities | None = None
     """What the configuration says the model can do; it goes before what is known of the model."""
     api_base: str | None = None

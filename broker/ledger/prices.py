@@ -5,54 +5,57 @@ overrides, the package's published prices. What none of them knows has no price:
 states in its answer is kept beside ours in `raw_usage` and does not replace it.
 """
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
-from genai_prices.types import ModelInfo, Provider
+from genai_prices.types import ModelInfo
 
-from broker.config import Deployment, Prices
-from broker.ledger.overrides import STANDARD_RATES, Override, exact_pico, parse, shipped
+from broker.config import Deployment
+from broker.ledger.overrides import GLOBAL, UNKNOWN_REGION, Override, parse, shipped
 from broker.ledger.published import (
     BATCH,
     FOREVER,
+    LIKE_TEXT,
     PACKAGE,
     STANDARD,
     STANDARD_TIERS,
+    Published,
     find_model,
-    provider_at,
-    provider_of,
     published,
 )
-from broker.ledger.rates import Brackets, Rates, Tokens, has_unseen_fees
+from broker.ledger.rates import Brackets, Flat, Tokens
+from broker.ledger.regions import Seller, cloud_model, seller_of
+from broker.ledger.stated import Stated, stated
+from broker.ledger.units import Units, billed_units, count, units_in
 
 PROVIDER_BATCH: Final = "provider-batch"
 """The lane of calls made through a provider's own batch API; our own batch lane makes ordinary calls at full price."""
 
 MAX_SHEETS: Final = 10_000
-"""Combinations of deployment, served model and tier that are kept; a served name comes from an upstream."""
+"""Combinations of deployment, served model, tier and region that are kept; a served name comes from an upstream."""
 
-_PACKAGE_NAMES: Final = {
-    "cohere_chat": "cohere",
-    "fireworks_ai": "fireworks",
-    "gemini": "google",
-    "moonshot": "moonshotai",
-    "text-completion-openai": "openai",
-    "together_ai": "together",
-    "voyage": "voyageai",
-    "xai": "x-ai",
-    "azure_ai": "azure",
-    "azure_text": "azure",
-    "bedrock": "aws",
-    "vertex_ai": "google",
-}
-"""Our provider names (LiteLLM's) to the package's, where they differ."""
+CLOUDS: Final = frozenset({"azure", "bedrock", "vertex_ai"})
 
-_NAMED_BY_REGION: Final = frozenset({"azure", "azure_ai", "azure_text", "bedrock", "vertex_ai"})
-"""Providers whose price depends on a region and whose model names are the user's own: `base_model` says the price."""
+TELLING: Final = frozenset(
+    {"server_tool_use", "num_search_queries", "num_sources_used", "inference_geo", "speed", "billed_units", "meta"}
+)
+"""Keys of a provider's usage that may tell of a fee, a place or a speed of its own (Anthropic, Perplexity, xAI), or of
+what is billed rather than used (Cohere)."""
 
-_LOOPBACK: Final = re.compile(r"^https?://(localhost|127\.|\[::1\]|0\.0\.0\.0)", re.IGNORECASE)
+QUIET: Final = frozenset({"openai", "google", "groq", "mistral", "deepseek", "cerebras", "together", "fireworks"})
+"""Sellers whose usage has none of these."""
+
+PLAIN_GEOGRAPHIES: Final = frozenset({"", "global", "not_available"})
+"""`inference_geo` of Anthropic's usage that carry no regional multiplier."""
+
+PLAIN_SPEEDS: Final = frozenset({"", "standard"})
+_NOWHERE: Final = (None, *PLAIN_GEOGRAPHIES)
+_NO_SPEED: Final = (None, *PLAIN_SPEEDS)
+_OTHERS_TELLING: Final = TELLING - {"server_tool_use", "inference_geo", "speed"}
+
+
+_new: Final = tuple.__new__  # makes a named tuple in half the time
 
 
 class Priced(NamedTuple):
@@ -67,24 +70,51 @@ class Priced(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Sheet:
-    """Rates of one deployment, served model and tier while `from_ms` ≤ now < `until_ms`."""
+class Sheet:
+    """Rates of one deployment, served model, tier and region while `from_ms` ≤ now < `until_ms`, and whose they are."""
 
     brackets: Brackets | None
     version: str
-    checks_fees: bool
+    source: str
+    is_text: bool = False
+    """Whether tokens and a fee per request are all there is to know."""
+    is_quiet: bool = False
+    """Whether its provider's usage has none of the keys of `TELLING`."""
+    flat: tuple[Flat, ...] = ()
+    """Where these hold for every plain answer, as with most chat models, its cost is found here."""
     from_ms: int = -FOREVER
     until_ms: int = FOREVER
 
 
+class _Key(NamedTuple):
+    deployment: str
+    model: str
+    tier: str
+    region: str
+    """As the answer names it; "" is the deployment's own."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where a deployment's prices come from: its own, or the package's provider and a fixed model name."""
+    """Where a deployment's prices come from: its own, or whoever sells its answers."""
 
-    own: Brackets | None
-    provider: Provider | None
-    base_model: str | None
+    own: Stated | None
+    seller: Seller | None
     model: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Billed:
+    """Tokens as a provider bills them, where that is not what was used."""
+
+    input_tokens: int
+    output_tokens: int
+    units: Units | None = None
+    raw: Mapping[str, Any] | None = None
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    audio_tokens: int = 0
 
 
 class PriceTable:
@@ -93,7 +123,7 @@ class PriceTable:
     def __init__(self, sources: Mapping[str, _Source], overrides: Sequence[Override]) -> None:
         self._sources = sources
         self._overrides = overrides
-        self._sheets: dict[tuple[str, str, str], _Sheet] = {}
+        self._sheets: dict[tuple[str, str, str, str], Sheet] = {}
 
     @classmethod
     def compile(
@@ -103,11 +133,10 @@ class PriceTable:
 
         Raises `ConfigError` naming the price that cannot be used.
         """
-        table = cls(
-            {each.name: _source(each) for each in deployments}, [*parse(overrides, "price_overrides"), *shipped()]
-        )
+        sources = {each.name: _source(each) for each in deployments}
+        table = cls(sources, [*parse(overrides, "price_overrides"), *shipped()])
         for each in deployments:
-            table._find((each.name, each.model, STANDARD), now_ms)
+            table.sheet(each.name, each.model, STANDARD, now_ms)
         return table
 
     def price(  # noqa: PLR0913, PLR0917 - one argument per thing a price depends on
@@ -119,105 +148,226 @@ class PriceTable:
         call started, unix milliseconds. A deployment that was not compiled has no price.
         """
         tier = BATCH if lane == PROVIDER_BATCH else (service_tier or STANDARD)
-        key = (deployment, model, tier)
+        key = (deployment, model, tier, GLOBAL)
         sheet = self._sheets.get(key)
         if sheet is None or not sheet.from_ms <= at_ms < sheet.until_ms:
-            sheet = self._find(key, at_ms)
-        if sheet.brackets is None or (sheet.checks_fees and usage.raw and has_unseen_fees(usage.raw, tier)):
+            sheet = self._find(_Key(*key), at_ms)
+        if sheet.brackets is None:
             return Priced(None, sheet.version)
-        return Priced(sheet.brackets.amount(usage), sheet.version)
+        raw = usage.raw
+        if (
+            not sheet.is_text
+            or usage.units is not None
+            or usage.audio_tokens
+            or usage.cache_write_tokens
+            or not (raw is None or sheet.is_quiet or TELLING.isdisjoint(raw) or _tells_nothing(raw))
+        ):
+            return self._told(_Key(*key), sheet, usage, at_ms)
+        given, cached, output = usage.input_tokens, usage.cached_tokens, usage.output_tokens
+        if given >= cached >= 0 and output >= 0:
+            for above, fee, text_rate, cached_rate, output_rate in sheet.flat:
+                if given > above:
+                    cost = fee + (given - cached) * text_rate + cached * cached_rate + output * output_rate
+                    return _new(Priced, (cost, sheet.version))
+        return Priced(sheet.brackets.text(usage), sheet.version)
 
-    def _find(self, key: tuple[str, str, str], at_ms: int) -> _Sheet:
+    def sheet(self, deployment: str, model: str, tier: str, at_ms: int, place: str = GLOBAL) -> Sheet:
+        """Return the rates by which answers of a deployment are priced; `model` and `tier` are as in `price`.
+
+        `place` is where an answer says it was made, if it does.
+        """
+        return self._find(_Key(deployment, model, tier, place), at_ms)
+
+    def _told(self, key: _Key, sheet: Sheet, usage: Tokens, at_ms: int) -> Priced:
+        """Price an answer whose usage tells more than tokens of text."""
+        raw = usage.raw or {}
+        if self._sources[key.deployment].own is None:
+            changed = _as_served(key, raw)
+            if changed is None:
+                return Priced(None, sheet.version)
+            if changed != key:
+                sheet = self._find(changed, at_ms)
+        units = units_in(raw)
+        if usage.units is not None:
+            units = usage.units.with_(units)
+        billed = billed_units(raw)
+        if billed is not None:
+            usage, units = _billed(usage, billed, units)
+        sided = _with_audio(usage, units)
+        if sheet.brackets is None or sided is None:
+            return Priced(None, sheet.version)
+        return Priced(sheet.brackets.amount(usage, sided), sheet.version)
+
+    def _find(self, key: _Key, at_ms: int) -> Sheet:
         if len(self._sheets) >= MAX_SHEETS:
             self._sheets.clear()
-        source = self._sources.get(key[0])
-        sheet = self._sheets[key] = (
-            _Sheet(None, "", checks_fees=False) if source is None else self._sheet(source, key, at_ms)
-        )
+        source = self._sources.get(key.deployment)
+        sheet = Sheet(None, "", "no such deployment") if source is None else self._sheet(source, key, at_ms)
+        self._sheets[key] = sheet
         return sheet
 
-    def _sheet(self, source: _Source, key: tuple[str, str, str], at_ms: int) -> _Sheet:
-        _, served, tier = key
+    def _sheet(self, source: _Source, key: _Key, at_ms: int) -> Sheet:
+        tier = STANDARD if key.tier in STANDARD_TIERS else key.tier
+        seller = source.seller
         if source.own is not None:
-            return _Sheet(source.own, f"config+{source.own.digest()}", checks_fees=False)
-        if source.provider is None:
-            return _Sheet(None, f"{PACKAGE}+unpriced", checks_fees=False)
-        name = source.base_model or served or source.model
-        tier = STANDARD if tier in STANDARD_TIERS else tier
-        override, from_ms, until_ms = self._override(source.provider.id, name, tier, at_ms)
-        if override is not None and override.rates != STANDARD_RATES:
-            version = f"override+{override.brackets.digest()}" if override.brackets else "override+unpriced"
-            return _Sheet(override.brackets, version, checks_fees=True, from_ms=from_ms, until_ms=until_ms)
-        model = _model(source, name, moving=override is not None)
-        if model is None:
-            return _Sheet(None, f"{PACKAGE}+unpriced", checks_fees=False, from_ms=from_ms, until_ms=until_ms)
-        found = published(model, STANDARD if override is not None else tier, at_ms)
-        digest = found.brackets.digest() if found.brackets else "unpriced"
-        first, last = max(from_ms, found.from_ms), min(until_ms, found.until_ms)
-        return _Sheet(found.brackets, f"{PACKAGE}+{digest}", checks_fees=True, from_ms=first, until_ms=last)
+            brackets = source.own.of(
+                tier, key.region or (seller.region if seller else GLOBAL).replace(UNKNOWN_REGION, GLOBAL)
+            )
+            return _made(brackets, "config", "the deployment's own prices")
+        if seller is None:
+            return Sheet(None, f"{PACKAGE}+unpriced", "nobody publishes prices of this address")
+        name = seller.base_model or key.model or source.model
+        return self._sold(seller, name, tier, key.region or seller.region, at_ms)
 
-    def _override(self, provider: str, name: str, tier: str, at_ms: int) -> tuple[Override | None, int, int]:
+    def _sold(self, seller: Seller, name: str, tier: str, region: str, at_ms: int) -> Sheet:
+        """Return what a seller's list says: overrides first; a region without an entry has no price."""
+        model = _model(seller, name)
+        if seller.name == "bedrock":
+            region = GLOBAL  # its profiles and regions are models of their own there
+        names = {name, model.id} if model is not None else {name}
+        override, from_ms, until_ms = self._override(seller, names, tier, region, at_ms)
+        if override is None:
+            found = (
+                Sheet(None, f"{PACKAGE}+unpriced", f"no known price in region {region}")
+                if region
+                else _published(seller, model, tier, at_ms)
+            )
+        elif override.times is None:
+            found = _made(override.brackets, "override", f"override, {override.source}")
+        else:
+            found = self._compared(override, seller, name, tier, region, at_ms)
+        quiet = seller.name in QUIET
+        return replace(
+            found, is_quiet=quiet, from_ms=max(from_ms, found.from_ms), until_ms=min(until_ms, found.until_ms)
+        )
+
+    def _compared(  # noqa: PLR0913, PLR0917 - what it is compared to is found as the sheet itself is
+        self, override: Override, seller: Seller, name: str, tier: str, region: str, at_ms: int
+    ) -> Sheet:
+        if region:
+            base = self._sold(seller, name, tier, GLOBAL, at_ms)
+        elif tier:
+            base = self._sold(seller, name, STANDARD, GLOBAL, at_ms)
+        else:
+            base = _published(seller, _model(seller, name, moving=True), STANDARD, at_ms)
+        brackets = override.apply(base.brackets)
+        if override.times == 1 and brackets == base.brackets:
+            return base
+        where = "" if base.brackets is None else f", of {base.source}"
+        made = _made(brackets, "override", f"override, {override.source}{where}")
+        return replace(made, from_ms=base.from_ms, until_ms=base.until_ms)
+
+    def _override(
+        self, seller: Seller, names: set[str], tier: str, region: str, at_ms: int
+    ) -> tuple[Override | None, int, int]:
         """Return the entry that holds at `at_ms` and the span in which that answer stays the same."""
-        covering = [each for each in self._overrides if each.covers(provider, name, tier)]
+        providers = {seller.name}
+        if seller.provider is not None and not region and not tier:
+            providers.add(seller.provider.id)
+        covering = [
+            each
+            for each in self._overrides
+            if each.provider in providers
+            and any(each.covers(provider, name, tier, region) for provider in providers for name in names)
+        ]
         found = next((each for each in covering if each.from_ms <= at_ms), None)
         from_ms = max((each.from_ms for each in covering if each.from_ms <= at_ms), default=-FOREVER)
         until_ms = min((each.from_ms for each in covering if each.from_ms > at_ms), default=FOREVER)
         return found, from_ms, until_ms
 
+    def stated_tiers(self, deployment: str) -> Iterator[str]:
+        """Yield the tiers that the configuration or an override names, beside the standard one."""
+        source = self._sources[deployment]
+        if source.own is not None:
+            yield from source.own.tiers
+        elif source.seller is not None:
+            yield from (each.tier for each in self._overrides if each.provider == source.seller.name)
 
-def _model(source: _Source, name: str, *, moving: bool) -> ModelInfo | None:
+
+def _tells_nothing(raw: Mapping[str, Any]) -> bool:
+    """Whether such keys say nothing, as in Anthropic's plain answers; in tuples, as a value may be anything."""
+    get = raw.get
+    return (
+        not get("server_tool_use")
+        and get("inference_geo") in _NOWHERE
+        and get("speed") in _NO_SPEED
+        and _OTHERS_TELLING.isdisjoint(raw)
+    )
+
+
+def _made(brackets: Brackets | None, kind: str, source: str) -> Sheet:
+    version = f"{kind}+{brackets.digest()}" if brackets else f"{kind}+unpriced"
+    if brackets is None or not brackets.is_text:
+        return Sheet(brackets, version, source)
+    return Sheet(brackets, version, source, is_text=True, flat=brackets.flat)
+
+
+def _published(seller: Seller, model: ModelInfo | None, tier: str, at_ms: int) -> Sheet:
+    if model is None:
+        return Sheet(None, f"{PACKAGE}+unpriced", "a model that nobody's list names")
+    cloud = seller.name in CLOUDS
+    like_text = seller.provider is not None and seller.provider.id in LIKE_TEXT
+    found = published(model, tier, at_ms, audio_like_text=like_text)
+    if cloud and tier:
+        found = Published(None, found.from_ms, found.until_ms)  # the tiers of a cloud are not those of the maker
+    made = _made(found.brackets, PACKAGE, f"{PACKAGE}, {model.id}")
+    return replace(made, from_ms=found.from_ms, until_ms=found.until_ms)
+
+
+def _model(seller: Seller, name: str, *, moving: bool = False) -> ModelInfo | None:
     """Find the package's model; `moving` lets a `-latest` name through that an override vouches for."""
-    provider = source.provider
+    provider = seller.provider
     if provider is None:
         return None
-    found = find_model(provider, name)
+    found = cloud_model(seller, name) if seller.name in CLOUDS else find_model(provider, name)
     if found is None and moving:
         found = next((each for each in provider.models if each.id.lower() == name.lower()), None)
-    if found is None and source.base_model:
-        others = (provider_of(each) for each in provider.fallback_model_providers or ())
-        found = next((model for each in others if each and (model := find_model(each, name))), None)
     return found
 
 
 def _source(deployment: Deployment) -> _Source:
-    own = _own_prices(deployment.prices, deployment.name)
-    if deployment.base_model:
-        head, _, tail = deployment.base_model.partition("/")
-        named = provider_of(_PACKAGE_NAMES.get(head, head)) if tail else None
-        provider = named or provider_of(_PACKAGE_NAMES.get(deployment.provider, deployment.provider))
-        return _Source(own, provider, tail if named else deployment.base_model, deployment.model)
-    return _Source(own, _provider(deployment), None, deployment.model)
+    seller = seller_of(deployment)
+    own = stated(deployment.prices, deployment.name, deployment.provider)
+    return _Source(own, seller, deployment.model)
 
 
-def _provider(deployment: Deployment) -> Provider | None:
-    """Whose prices hold: by the address called, else by the provider's name; None where nobody publishes them."""
-    if deployment.provider in _NAMED_BY_REGION:
+def _as_served(key: _Key, raw: Mapping[str, Any]) -> _Key | None:
+    """Return the key with the speed and the place an answer names; None where they cannot be understood."""
+    speed, place = raw.get("speed") or "", raw.get("inference_geo") or ""
+    if not isinstance(speed, str) or not isinstance(place, str):
         return None
-    if deployment.api_base is None:
-        return provider_of(_PACKAGE_NAMES.get(deployment.provider, deployment.provider))
-    if _LOOPBACK.match(deployment.api_base):
-        return None
-    found = provider_at(deployment.api_base)
-    return None if found is None or found.id in {"azure", "aws"} else found
+    if speed not in PLAIN_SPEEDS and speed != key.tier:
+        if key.tier not in STANDARD_TIERS:
+            return None
+        key = key._replace(tier=speed)
+    return key if place in PLAIN_GEOGRAPHIES else key._replace(region=place.lower())
 
 
-def _own_prices(prices: Prices, name: str) -> Brackets | None:
-    """Rates of the configuration. Cached tokens without a price of their own cost what input costs.
-
-    With a price per request alone, tokens are free of charge.
-    """
-    stated = {key: value for key, value in prices if value is not None}
-    if not stated:
-        return None
-    pico = {key: exact_pico(value, f"{name}: {key}") for key, value in stated.items()}
-    free = 0 if stated.keys() == {"input_cost_per_request"} else None
-    plain = pico.get("input_cost_per_token", free)
-    return Brackets(
-        Rates(
-            input=plain,
-            output=pico.get("output_cost_per_token", free),
-            cached=pico.get("cache_read_input_token_cost", plain),
-            cache_write=pico.get("cache_creation_input_token_cost", plain),
-            per_request=pico.get("input_cost_per_request", 0),
-        )
+def _billed(usage: Tokens, billed: Mapping[str, Any], units: Units) -> tuple[_Billed, Units]:
+    """Read Cohere's billed units: docs.cohere.com/reference, `meta.billed_units`."""
+    text, pictures = count(billed, "text_tokens"), count(billed, "image_tokens")
+    given = count(billed, "input_tokens")
+    unclear = bool(pictures and given and not text)  # nobody says whether the one is part of the other
+    others = sum(count(billed, name) for name in ("classifications", "pages"))
+    more = Units(
+        image_input=pictures,
+        tells_input=True,
+        images_given=0 if pictures else count(billed, "images"),
+        search_units=count(billed, "search_units"),
+        unpriced=others + unclear,
     )
+    tokens = text + pictures if text or pictures else given
+    cached = min(usage.cached_tokens, tokens)
+    return _Billed(tokens, count(billed, "output_tokens"), cached_tokens=cached), more.with_(units)
+
+
+def _with_audio(usage: Tokens, units: Units) -> Units | None:
+    """Return the units with audio tokens on their side where usage tells their sum only; None where it is unclear."""
+    audio = usage.audio_tokens
+    if not audio or units.audio_input + units.audio_output == audio:
+        return units
+    if units.audio_input or units.audio_output:
+        return None
+    if not usage.output_tokens:
+        return replace(units, audio_input=audio)
+    return None if usage.input_tokens else replace(units, audio_output=audio)

@@ -29,7 +29,7 @@ from genai_prices.types import (
 )
 
 from broker.ledger.money import to_pico
-from broker.ledger.rates import Brackets, Rates
+from broker.ledger.rates import Brackets, Rates, rates_of
 
 PACKAGE: Final = f"genai-prices-{version('genai-prices')}"
 
@@ -40,6 +40,9 @@ STANDARD: Final = ""
 STANDARD_TIERS: Final = frozenset({"", "default", "standard", "on_demand"})
 """Names providers give the standard tier in an answer: OpenAI `default`, Anthropic `standard`, Groq `on_demand`."""
 
+SEARCHES: Final = frozenset({"web_searches_kcount", "storage_searches_kcount"})
+"""Fees of tools: the same in every tier, and no price of a model by themselves."""
+
 DAY_MS: Final = 86_400_000
 FOREVER: Final = 1 << 62
 SATURDAY: Final = 5
@@ -48,7 +51,6 @@ _SNAPSHOT: Final = re.compile(r"[-@](?:20\d{2}-?(?:0[1-9]|1[0-2])-?(?:0[1-9]|[12
 _GEMINI_STABLE: Final = re.compile(r"^gemini-.*(-\d{3})$")
 _WHOLE: Final = re.compile(r"^\^.*\$$", re.DOTALL)
 
-_PER_MILLION: Final = Decimal(1_000_000)
 _FIELDS: Final = {
     "input_mtok": "input",
     "output_mtok": "output",
@@ -56,14 +58,24 @@ _FIELDS: Final = {
     "cache_write_mtok": "cache_write",
     "cache_write_1h_mtok": "cache_write_1h",
     "output_reasoning_mtok": "reasoning",
-    "input_audio_mtok": "audio_in",
-    "output_audio_mtok": "audio_out",
+    "input_audio_mtok": "audio_input",
+    "output_audio_mtok": "audio_output",
+    "cache_audio_read_mtok": "audio_cached",
+    "input_image_mtok": "image_input",
+    "output_image_mtok": "image_output",
+    "cache_image_read_mtok": "image_cached",
+    "input_mchars": "character",
+    "input_audio_hours": "hour",
+    "web_searches_kcount": "web_search",
+    "storage_searches_kcount": "file_search",
 }
-_TOLD_ELSEWHERE: Final = frozenset(
-    {"web_searches_kcount", "storage_searches_kcount", "social_searches_kcount", "code_executions_kcount"}
-)
-"""Fees of tools: `rates.has_unseen_fees` finds their use in the answer's usage."""
+_PER: Final = {"mtok": 1_000_000, "mchars": 1_000_000, "hours": 1, "kcount": 1_000}
+"""Units of the package by the ends of its names → how many of ours one price is for."""
+_TOLD_ELSEWHERE: Final = frozenset({"social_searches_kcount", "code_executions_kcount"})
+"""Fees of tools, whose use `units_in` finds in the answer's usage."""
 _LIKE: Final = {"input": "input_mtok", "output": "output_mtok", "cache": "cache_read_mtok"}
+LIKE_TEXT: Final = frozenset({"google"})
+"""Whose sound costs what text costs where they publish no price of it: ai.google.dev/gemini-api/docs/pricing."""
 
 Price = Decimal | TieredPrices
 
@@ -134,7 +146,7 @@ def _spells(clause: MatchLogic, name: str) -> bool:
     return False
 
 
-def published(model: ModelInfo, tier: str, at_ms: int) -> Published:
+def published(model: ModelInfo, tier: str, at_ms: int, *, audio_like_text: bool = False) -> Published:
     """Rates of a model in a tier at a time.
 
     A tier's rate counts only where the package states one that differs from the standard rate: it answers with the
@@ -145,17 +157,18 @@ def published(model: ModelInfo, tier: str, at_ms: int) -> Published:
     if _has_daily_window(model, at) and at.weekday() >= SATURDAY:
         return Published(None, from_ms, until_ms)  # the provider's windows are of weekdays, the package's are daily
     standard = _stated(model.get_prices(at))
-    brackets = _brackets(standard)
+    brackets = _brackets(standard, like_text=audio_like_text)
     if brackets is not None and tier not in STANDARD_TIERS:
-        brackets = _tier_brackets(_of_tier(model, tier, at, standard), standard)
+        brackets = _tier_brackets(_of_tier(model, tier, at, standard), standard, like_text=audio_like_text)
     return Published(brackets, from_ms, until_ms)
 
 
-def _tier_brackets(stated: Mapping[str, Price], standard: Mapping[str, Price]) -> Brackets | None:
+def _tier_brackets(stated: Mapping[str, Price], standard: Mapping[str, Price], *, like_text: bool) -> Brackets | None:
     missing = frozenset(standard.keys() - stated.keys())
     if not stated or "requests_kcount" in missing:
         return None
-    return _brackets(stated, missing)
+    searches = {key: standard[key] for key in missing if key in SEARCHES}
+    return _brackets({**stated, **searches}, missing - SEARCHES, like_text=like_text)
 
 
 def _of_tier(model: ModelInfo, tier: str, at: datetime, standard: Mapping[str, Price]) -> dict[str, Price]:
@@ -174,51 +187,42 @@ def _stated(prices: ModelPrice) -> dict[str, Price]:
     return {key: price for key, price in vars(prices).items() if isinstance(price, Decimal | TieredPrices)}
 
 
-def _brackets(stated: Mapping[str, Price], missing: frozenset[str] = frozenset()) -> Brackets | None:
+def _brackets(
+    stated: Mapping[str, Price], missing: frozenset[str] = frozenset(), *, like_text: bool
+) -> Brackets | None:
     """Return None where the model has a rate in a unit that our usage does not count, or none at all.
 
     `missing` are the rates that the standard tier has and this one does not state: not known, rather than like text.
     """
     counted = {key: price for key, price in stated.items() if key in _FIELDS or key == "requests_kcount"}
     others = {key for key in stated if key not in counted and key not in _TOLD_ELSEWHERE}
-    if not counted or any(not _costs_like_text(key, stated) for key in others):
+    if "hour" in {_FIELDS.get(key) for key in counted}:
+        others.discard("audio_hours")  # says the same of sound in either direction
+    if counted.keys() <= SEARCHES or any(not _costs_like_text(key, stated) for key in others):
         return None
     starts = {step.start for price in counted.values() if isinstance(price, TieredPrices) for step in price.tiers}
-    steps = tuple((start, _rates(counted, missing, start + 1)) for start in sorted(starts, reverse=True))
-    return Brackets(_rates(counted, missing, 0), steps)
+    steps = tuple((start, _rates(counted, missing, start + 1, like_text)) for start in sorted(starts, reverse=True))
+    return Brackets(_rates(counted, missing, 0, like_text), steps)
 
 
 def _costs_like_text(key: str, stated: Mapping[str, Price]) -> bool:
-    """Whether pictures or cached audio cost what text costs, so that nobody needs their number."""
-    if key == "cache_audio_read_mtok":
-        return True  # `Rates.amount` does not price audio beside cached tokens
+    """Whether something that is not counted apart costs what text costs, so that nobody needs its number."""
     return key.endswith("_mtok") and stated[key] == stated.get(_LIKE[key.split("_", 1)[0]])
 
 
-def _rates(stated: Mapping[str, Price], missing: frozenset[str], input_tokens: int) -> Rates:
+def _rates(stated: Mapping[str, Price], missing: frozenset[str], input_tokens: int, like_text: bool) -> Rates:  # noqa: FBT001 - handed on
     found: dict[str, int | None] = {_FIELDS[key]: None for key in missing if key in _FIELDS}
-    found |= {_FIELDS[key]: _pico(price, input_tokens) for key, price in stated.items() if key in _FIELDS}
-    plain = found.get("input")
-    sides = [side for side in ("audio_in", "audio_out") if side in found]
-    return Rates(
-        input=plain,
-        output=found.get("output"),
-        cached=found.get("cached", plain),
-        cache_write=found.get("cache_write", plain),
-        cache_write_1h=found.get("cache_write_1h"),
-        reasoning=found.get("reasoning"),
-        audio_in=found.get("audio_in"),
-        audio_out=found.get("audio_out"),
-        audio_differs=bool(sides),
-        audio_known=len(sides) == 1 and found[sides[0]] is not None,
-        per_request=to_pico(_at(stated.get("requests_kcount", Decimal(0)), input_tokens) / 1000),
-        splits_reasoning="reasoning" in found,
-        splits_cache_writes="cache_write_1h" in found,
+    found |= {_FIELDS[key]: _pico(key, price, input_tokens) for key, price in stated.items() if key in _FIELDS}
+    fee = stated.get("requests_kcount")
+    return rates_of(
+        found,
+        audio_like_text=like_text,
+        per_request=0 if fee is None else _pico("requests_kcount", fee, input_tokens),
     )
 
 
-def _pico(price: Price, input_tokens: int) -> int:
-    return to_pico(_at(price, input_tokens) / _PER_MILLION)
+def _pico(key: str, price: Price, input_tokens: int) -> int:
+    return to_pico(_at(price, input_tokens) / _PER[key.rpartition("_")[2]])
 
 
 def _at(price: Price, input_tokens: int) -> Decimal:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from broker.config import Deployment
+from broker.ledger.units import Units
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +21,11 @@ class Usage:
     output_tokens: int = 0
     reasoning_tokens: int = 0
     audio_tokens: int = 0
+    """Heard and spoken together; `raw` tells each side."""
     estimated: bool = False
     raw: Mapping[str, Any] | None = None
+    units: Units | None = None
+    """What was counted here beside tokens and is in no usage of the provider's; None for a plain answer."""
 
 
 class Outbound(NamedTuple):

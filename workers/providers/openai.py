@@ -9,8 +9,9 @@ from broker.errors import BadUpstreamResponse, InvalidRequest, RequestError, Ups
 from schemas.request import CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES
 from workers.providers.base import CallResult
 from workers.providers.catalog import HARMLESS, NOTHING_ASKED, ResolvedDeployment
+from workers.providers.counted import tier_of, usage_in
 from workers.providers.status import error_status, upstream_error
-from workers.providers.usage import estimate, stated_cost, usage_of
+from workers.providers.usage import stated_cost
 
 STREAMED: Final = frozenset({CHAT, COMPLETIONS, RESPONSES})
 """Endpoints whose answers can be streamed."""
@@ -137,13 +138,13 @@ def result(  # noqa: PLR0913, PLR0917 - what was asked and what came, each once
         raise error_inside(body)
     if endpoint in _CHECKED:
         _check(endpoint, asked, body)
-    model, tier, reported = body.get("model"), body.get("service_tier"), body.get("usage")
+    model, reported = body.get("model"), body.get("usage")
     provider = target.provider
     return CallResult(
         raw,
         model if isinstance(model, str) and model else target.deployment.model,
-        usage_of(reported) or estimate(asked, body),
-        service_tier=tier if isinstance(tier, str) else None,
+        usage_in(endpoint, asked, body),
+        service_tier=tier_of(target, asked, body, headers),
         stated_cost=stated_cost(reported, provider.cost_field, provider.cost_exponent) if provider.cost_field else None,
         headers=_limits(headers),
     )

@@ -30,7 +30,8 @@ def usage_of(raw: object) -> Usage | None:
     into, out = raw.get("prompt_tokens_details"), raw.get("completion_tokens_details")
     if not into and not out and len(raw) <= 3:  # noqa: PLR2004 - the three plain counts: most local servers, hot path
         return Usage(input_tokens=prompt, output_tokens=output, raw=raw)
-    into, out = _dict(into or raw.get("input_tokens_details")), _dict(out or raw.get("output_tokens_details"))
+    into = _dict(into or raw.get("input_tokens_details") or raw.get("input_token_details"))
+    out = _dict(out or raw.get("output_tokens_details"))
     reasoning = _count(out, "reasoning_tokens") or _count(raw, "reasoning_tokens")
     if reasoning and raw.get("total_tokens") == prompt + output + reasoning:
         output += reasoning

@@ -14,6 +14,7 @@ from broker.adapters.clickhouse_migrations import migrations, statements, ttl
 from broker.config import ClickHouse
 from broker.embedded.probe import free_port
 from broker.errors import ConfigError, Unavailable
+from broker.ledger.price_list import RECORDED_SQL
 from broker.ports import LedgerRow
 from schemas.usage import Outcome, UsageEvent
 
@@ -229,6 +230,20 @@ def test_statements_end_at_a_semicolon_at_the_end_of_a_line() -> None:
 def test_a_time_to_live_that_is_set_already_is_not_set_again() -> None:
     assert ttl("ReplacingMergeTree ... TTL toDateTime(created_at) + toIntervalDay(400) SETTINGS x", 400) is None
     assert ttl("ReplacingMergeTree", 7) == "ALTER TABLE attempts MODIFY TTL toDateTime(created_at) + toIntervalDay(7)"
+
+
+async def test_the_last_price_version_of_a_model_is_found(clickhouse: ClickHouseLedger) -> None:
+    earlier = NOW - timedelta(hours=1)
+    await clickhouse.insert(
+        [
+            attempt(1, price_version="new+2"),
+            attempt(2, price_version="old+1", created_at=earlier),
+            attempt(3, price_version="failed+3", outcome=Outcome.FAILED),
+            attempt(4, price_version="long-ago+0", deployment="gone/0", created_at=NOW - timedelta(days=20)),
+        ]
+    )
+    found = await clickhouse.query(RECORDED_SQL, {"since": (NOW - timedelta(days=1)).timestamp()})
+    assert [tuple(row) for row in found.rows] == [("gpt/0", "gpt-4o", "new+2", 2)]
 
 
 async def test_old_rows_fall_into_their_own_month(clickhouse: ClickHouseLedger) -> None:

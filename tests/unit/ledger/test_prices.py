@@ -1,7 +1,5 @@
 """What an answer costs, and what has no known price."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -10,41 +8,10 @@ import pytest
 from genai_prices import calc_price
 from genai_prices import types as package
 
-from broker.config import Deployment, Prices
+from broker.config import Prices
 from broker.errors import ConfigError
 from broker.ledger.prices import PROVIDER_BATCH, PriceTable
-
-NOON = int(datetime(2026, 11, 18, 12, tzinfo=UTC).timestamp() * 1000)
-"""A Wednesday."""
-
-
-@dataclass(frozen=True)
-class Used:
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_tokens: int = 0
-    cache_write_tokens: int = 0
-    reasoning_tokens: int = 0
-    audio_tokens: int = 0
-    raw: Mapping[str, Any] | None = None
-
-
-def deployment(provider: str, model: str, **more: Any) -> Deployment:
-    return Deployment(name="a/0", alias="a", provider=provider, model=model, **more)
-
-
-def cost(  # noqa: PLR0913 - the things a price depends on
-    served: Deployment,
-    usage: Used,
-    *,
-    model: str = "",
-    tier: str | None = None,
-    lane: str = "interactive",
-    at_ms: int = NOON,
-    overrides: tuple[dict[str, Any], ...] = (),
-) -> int | None:
-    table = PriceTable.compile([served], overrides, NOON)
-    return table.price("a/0", model or served.model, usage, tier, lane, at_ms).cost_pico
+from tests.unit.ledger.priced import NOON, Used, cost, deployment
 
 
 def package_cost(provider: str, model: str, at_ms: int = NOON, **usage: int) -> int:
@@ -221,7 +188,6 @@ def test_a_price_of_zero_in_the_configuration_is_a_price() -> None:
         "http://localhost:8000/v1",
         "http://127.0.0.1:8080",
         "https://gateway.example.com/v1",
-        "https://eu.api.openai.com/v1",  # data residency costs more
     ],
 )
 def test_an_address_whose_prices_nobody_publishes_has_none(api_base: str) -> None:
@@ -300,7 +266,7 @@ def test_a_price_changes_on_its_first_day() -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        {"server_tool_use": {"web_search_requests": 2}},
+        {"server_tool_use": {"code_execution_requests": 2}},
         {"num_sources_used": 3},
         {"inference_geo": "us"},
         {"speed": "fast"},

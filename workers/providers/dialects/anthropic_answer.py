@@ -23,6 +23,12 @@ FINISH: Final = {
 """OpenAI's `finish_reason` by `stop_reason`."""
 
 
+PLAIN: Final = (None, "", "standard", "global", "not_available")
+"""What those say where the price is the usual one."""
+PRICED_BY: Final = ("inference_geo", "speed", "service_tier")
+"""Of Anthropic's usage what OpenAI's has no words for and the price depends on; a stream tells it nowhere else."""
+
+
 TIERS: Final = {"standard": "default", "priority": "priority"}
 """OpenAI's `service_tier` by the one that Anthropic says it served with."""
 
@@ -140,6 +146,7 @@ def usage_of(raw: object) -> dict[str, Any] | None:
         "total_tokens": prompt + output,
         "prompt_tokens_details": into,
         "completion_tokens_details": {"reasoning_tokens": thinking},
+        **{name: raw[name] for name in PRICED_BY if raw.get(name) not in PLAIN},
     }
     searches = raw.get("server_tool_use")
     return {**usage, "server_tool_use": searches} if isinstance(searches, dict) else usage

@@ -236,21 +236,36 @@ def usage_of(raw: object) -> dict[str, Any] | None:
         "total_tokens": prompt + output,
         "prompt_tokens_details": {
             "cached_tokens": _count(raw, "cachedContentTokenCount"),
-            "audio_tokens": _audio(raw.get("promptTokensDetails")),
+            "audio_tokens": _of(raw.get("promptTokensDetails"), "AUDIO"),
+            **_pictures(raw.get("promptTokensDetails")),
+            **_kept(raw.get("cacheTokensDetails")),
         },
         "completion_tokens_details": {
             "reasoning_tokens": thoughts,
-            "audio_tokens": _audio(raw.get("candidatesTokensDetails")),
+            "audio_tokens": _of(raw.get("candidatesTokensDetails"), "AUDIO"),
+            **_pictures(raw.get("candidatesTokensDetails")),
         },
     }
 
 
-def _audio(details: object) -> int:
+def _of(details: object, modality: str) -> int:
     if not isinstance(details, list):
         return 0
     return sum(
-        _count(each, "tokenCount") for each in details if isinstance(each, dict) and each.get("modality") == "AUDIO"
+        _count(each, "tokenCount") for each in details if isinstance(each, dict) and each.get("modality") == modality
     )
+
+
+def _pictures(details: object) -> dict[str, int]:
+    """Tokens of pictures where there are some: they may have a price of their own."""
+    found = _of(details, "IMAGE")
+    return {"image_tokens": found} if found else {}
+
+
+def _kept(details: object) -> dict[str, dict[str, int]]:
+    """Tokens of sound that came from a cache, which have a price of their own."""
+    found = _of(details, "AUDIO")
+    return {"cached_tokens_details": {"audio_tokens": found}} if found else {}
 
 
 def _count(source: Mapping[str, Any], name: str) -> int:
