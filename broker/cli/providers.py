@@ -14,6 +14,7 @@ from rich.text import Text
 from broker.cli.common import config_option, json_option, load_settings
 from broker.config import ProviderRow
 from broker.config.known import PROVIDER_VARIABLES
+from broker.ledger.regions import PACKAGE_NAMES
 
 
 @click.command()
@@ -67,6 +68,7 @@ def _rows(own: dict[str, ProviderRow]) -> dict[str, dict[str, Any]]:
             "refuses": sorted(row.lacks),
             "calls": dict(row.renames),
             "some_models": {each.models: ", ".join(sorted(each.lacks)) for each in row.quirks if each.lacks},
+            "prices_as": own[name].prices_as if name in own else PACKAGE_NAMES.get(name, name),
             "source": row.source,
         }
     return found

@@ -117,7 +117,6 @@ def of_configuration(own: ProviderRow) -> Provider:
         lacks=frozenset(own.lacks),
         asks_usage=own.asks_usage,
         limits=tuple((name.lower(), told.lower()) for name, told in own.limit_headers.items()),
-        prices_as=own.prices_as,
     )
 
 

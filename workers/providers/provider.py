@@ -44,5 +44,3 @@ class Provider:
     """Whether it takes images and files as bytes only: what stands at a URL is fetched here (`media`)."""
     limits: tuple[tuple[str, str], ...] = ()
     """Limit headers of its own, and OpenAI's names of them (`x-ratelimit-remaining-tokens`, …), in lower case."""
-    prices_as: str = ""
-    """Whose published prices hold, by the name in the package of prices; empty for the provider's own name there."""

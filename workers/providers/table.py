@@ -60,9 +60,9 @@ FIREWORKS_LIMITS: Final = (
 """docs.fireworks.ai/guides/quotas_usage/rate-limits."""
 
 
-def _open(source: str, url: str | None = None, *, path: str = "", prices_as: str = "") -> Provider:
+def _open(source: str, url: str | None = None, *, path: str = "") -> Provider:
     """Return a row that differs from OpenAI's API in its address only."""
-    return Provider(source=source, base_url=url, path=path, prices_as=prices_as)
+    return Provider(source=source, base_url=url, path=path)
 
 
 def _older(source: str, url: str) -> Provider:
@@ -74,9 +74,7 @@ PROVIDERS: Final[dict[str, Provider]] = {
     "openai": Provider(
         source="platform.openai.com/docs/api-reference", base_url="https://api.openai.com/v1", quirks=REASONS
     ),
-    "text-completion-openai": _open(
-        "platform.openai.com/docs/api-reference/completions", "https://api.openai.com/v1", prices_as="openai"
-    ),
+    "text-completion-openai": _open("platform.openai.com/docs/api-reference/completions", "https://api.openai.com/v1"),
     "anthropic": Provider(
         source="platform.claude.com/docs/en/api/overview",  # key in x-api-key, a version in every call
         base_url="https://api.anthropic.com/v1",
@@ -91,7 +89,6 @@ PROVIDERS: Final[dict[str, Provider]] = {
         dialect="gemini",
         auth="x-goog-api-key",
         path="/v1beta",
-        prices_as="google",
     ),
     "bedrock": BEDROCK,
     "bedrock_converse": BEDROCK,
@@ -104,7 +101,6 @@ PROVIDERS: Final[dict[str, Provider]] = {
         base_url="https://api.cohere.com/v2",
         dialect="cohere",
         path="/v2",
-        prices_as="cohere",
     ),
     # Embeddings and rerank only
     "jina_ai": Provider(source="api.jina.ai/redoc", base_url="https://api.jina.ai/v1", dialect="jina", path="/v1"),
@@ -113,7 +109,6 @@ PROVIDERS: Final[dict[str, Provider]] = {
         base_url="https://api.voyageai.com/v1",
         dialect="voyage",
         path="/v1",
-        prices_as="voyageai",
     ),
     "azure": Provider(
         source="learn.microsoft.com/azure/ai-foundry/openai/reference",  # the address is that of the user's resource
@@ -126,27 +121,22 @@ PROVIDERS: Final[dict[str, Provider]] = {
         dialect="azure",
         auth="azure",
         quirks=REASONS,
-        prices_as="azure",
     ),
     "vertex_ai": Provider(
         source="cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference",
         dialect="vertex",
         auth="google",
-        prices_as="google",
     ),
     "groq": Provider(
         source="console.groq.com/docs/openai",  # "Currently unsupported OpenAI features"
         base_url="https://api.groq.com/openai/v1",
         lacks=frozenset({"logprobs", "logit_bias", "top_logprobs", "n"}),
     ),
-    "together_ai": _open(
-        "docs.together.ai/docs/inference/openai-compatibility", "https://api.together.ai/v1", prices_as="together"
-    ),
+    "together_ai": _open("docs.together.ai/docs/inference/openai-compatibility", "https://api.together.ai/v1"),
     "fireworks_ai": Provider(
         source="docs.fireworks.ai/tools-sdks/openai-compatibility",
         base_url="https://api.fireworks.ai/inference/v1",
         limits=FIREWORKS_LIMITS,
-        prices_as="fireworks",
     ),
     "mistral": MISTRAL,
     "codestral": replace(MISTRAL, base_url="https://codestral.mistral.ai/v1"),
@@ -156,7 +146,6 @@ PROVIDERS: Final[dict[str, Provider]] = {
         base_url="https://api.x.ai/v1",
         cost_field="cost_in_usd_ticks",
         cost_exponent=-10,
-        prices_as="x-ai",
         # docs.x.ai/docs/guides/reasoning: these three in a request to a reasoning model are an error.
         quirks=(Quirk(models=r"grok-(3-mini|4)", lacks=frozenset({"presence_penalty", "frequency_penalty", "stop"})),),
     ),
@@ -180,7 +169,7 @@ PROVIDERS: Final[dict[str, Provider]] = {
     "sambanova": _open("docs.sambanova.ai/docs/en/features/openai-compatibility", "https://api.sambanova.ai/v1"),
     "nvidia_nim": _open("docs.api.nvidia.com/nim/reference", "https://integrate.api.nvidia.com/v1"),
     "deepinfra": _open("deepinfra.com/docs/openai_api", "https://api.deepinfra.com/v1/openai"),
-    "moonshot": _open("platform.moonshot.ai/docs", "https://api.moonshot.ai/v1", prices_as="moonshotai"),
+    "moonshot": _open("platform.moonshot.ai/docs", "https://api.moonshot.ai/v1"),
     # Servers of the user's own; their default ports are those of their documentation.
     "hosted_vllm": _open("docs.vllm.ai/en/latest/serving/openai_compatible_server.html"),
     "vllm": _open("docs.vllm.ai/en/latest/serving/openai_compatible_server.html"),
