@@ -96,12 +96,22 @@ def context(tokens: int, window: int) -> Refused:
     return Refused(f"prompt is too long: {tokens} tokens > {window} maximum", "context")
 
 
+def crowded(prompt: int, most: int, window: int) -> Refused:
+    """Word a prompt that leaves too little room for the answer."""
+    return Refused(
+        f"input length and `max_tokens` exceed context limit: {prompt} + {most} > {window}, decrease input length or "
+        "`max_tokens` and try again",
+        "context",
+    )
+
+
 ANTHROPIC: Final = Api(
     name="anthropic",
     phrase=phrase,
     fail=fail,
     limits=limit_headers,
     context=context,
+    crowded=crowded,
     error_event=lambda failure: sse(failure.body, "error"),
     identify=lambda identity: {"request-id": f"req_{identity}", "anthropic-organization-id": "simulated"},
     words={

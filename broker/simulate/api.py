@@ -139,6 +139,8 @@ class Api:
     """Whether a prompt against the policy gets status 200 and says so in the body."""
     identify: Callable[[str], Mapping[str, str]] = lambda _: {}
     """Headers every answer has, from an id of its own."""
+    crowded: Callable[[int, int, int], Refused] | None = None
+    """The error of a prompt, a bound on the answer and a window that together do not fit; None where they may."""
     words: Mapping[str, str] = field(default_factory=dict)
     """Reason → the message the provider has for it."""
 

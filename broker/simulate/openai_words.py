@@ -134,12 +134,23 @@ def context(tokens: int, window: int) -> Refused:
     )
 
 
+def crowded(prompt: int, most: int, window: int) -> Refused:
+    """Word a prompt that leaves too little room for the answer."""
+    return Refused(
+        f"This model's maximum context length is {window} tokens. However, you requested {prompt + most} tokens "
+        f"({prompt} in the messages, {most} in the completion). Please reduce the length of the messages or completion.",
+        "context",
+        param="messages",
+    )
+
+
 OPENAI: Final = Api(
     name="openai",
     phrase=phrase,
     fail=fail,
     limits=limit_headers,
     context=context,
+    crowded=crowded,
     error_event=lambda failure: sse(failure.body),
     identify=lambda identity: {"x-request-id": f"req_{identity}", "openai-version": "2020-10-01"},
     words=WORDS,

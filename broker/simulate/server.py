@@ -20,6 +20,7 @@ from broker.simulate.api import JSON, Api, Failure, Job, Refused, Route, Sent
 from broker.simulate.behaviour import ERROR_SECONDS, FAULTS, Behaviour, is_fault
 from broker.simulate.connection import Connection, Play, chunk, head
 from broker.simulate.desk import Call, Desk
+from broker.simulate.samples import tokens_of
 from broker.simulate.shapes import Wrong
 
 MALFORMED: Final = (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError)
@@ -94,9 +95,11 @@ class Simulator:
             raise Refused(message.format(model=wanted.model), "model")
         window = behaviour.context_window
         if window is not None:
-            tokens = len(wanted.prompt) // 4 + (wanted.most or 0 if wanted.generates else 0)
+            tokens = tokens_of(wanted.prompt)
             if tokens > window:
                 raise api.context(tokens, window)
+            if api.crowded is not None and tokens + (wanted.most or 0) > window and wanted.generates:
+                raise api.crowded(tokens, wanted.most or 0, window)
 
     def _answer(self, api: Api, job: Job, call: Call) -> Play:
         fault, headers = call.fault, {**api.identify(call.plan.identity), **api.limits(call.limits)}
@@ -123,7 +126,8 @@ class Simulator:
     def _failure(self, api: Api, job: Job, fault: str) -> Failure | None:
         """Return the error a fault is answered with at once; None where it is none."""
         if fault == "context_length":
-            return api.fail(api.context(len(job.wanted.prompt) // 4 + 1, len(job.wanted.prompt) // 4))
+            tokens = tokens_of(job.wanted.prompt)
+            return api.fail(api.context(tokens, tokens - 1))
         if fault == "error_event" and job.wanted.streams:
             return None
         if fault == "content_policy" and api.policy_is_an_answer and job.wanted.generates:

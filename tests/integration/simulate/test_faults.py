@@ -95,6 +95,16 @@ def test_a_prompt_that_does_not_fit_gets_the_provider_s_error(api: str, status: 
     assert (answer.status_code, told in answer.text) == (status, True), answer.text
 
 
+def test_an_answer_that_does_not_fit_beside_its_prompt_is_told_by_those_who_count_it() -> None:
+    with simulator("--context-window", "100") as client:
+        openai = posted(client, "openai", max_completion_tokens=100).json()["error"]
+        anthropic = posted(client, "anthropic", max_tokens=100).json()["error"]
+        gemini = posted(client, "gemini", generationConfig={"maxOutputTokens": 100})
+    assert (openai["code"], "you requested 102 tokens" in openai["message"]) == ("context_length_exceeded", True)
+    assert anthropic["message"].startswith("input length and `max_tokens` exceed context limit: 2 + 100 > 100")
+    assert gemini.status_code == 200
+
+
 def test_only_the_models_named_exist() -> None:
     with simulator("--models", "m*", "--models", "claude-x") as client:
         path, body = BODIES["openai"]
