@@ -50,6 +50,10 @@ def chat(sent: Sent, body: Body) -> Job:
     counts = (body.get("stream_options") or {}).get("include_usage") is True
     tier = body.get("service_tier")
     tier = "default" if tier in {None, "auto"} else str(tier)
+    if "audio" in (body.get("modalities") or []):
+        return Job(
+            replace(wanted, streams=False, choices=1), lambda answer: spoken(completion(answer, top, tier), answer)
+        )
     return Job(
         wanted,
         lambda answer: completion(answer, top, tier),
@@ -64,6 +68,8 @@ def _fits_the_model(body: Body) -> None:
         refuse("Invalid 'top_logprobs': 'logprobs' must be set to true to use it.", "top_logprobs", "invalid_value")
     if "audio" in (body.get("modalities") or []) and body.get("audio") is None:
         refuse("This model requires that the 'audio' parameter is set when audio is requested.", "audio")
+    if "audio" in (body.get("modalities") or []) and body.get("stream"):
+        refuse("The simulator does not stream sound: leave out 'stream' where audio is requested.", "stream")
     if body.get("stream_options") is not None and not body.get("stream"):
         refuse("The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options")
     if body.get("tools") is None and body.get("tool_choice") not in {None, "none"}:
@@ -238,6 +244,18 @@ def completion(answer: Answer, top: int | None, tier: str) -> dict[str, Any]:
         )
     head = _head(answer, "chat.completion", tier)
     return {**head, "choices": choices, "usage": usage(answer)}
+
+
+def spoken(told: dict[str, Any], answer: Answer) -> dict[str, Any]:
+    """Say an answer instead of writing it: a sound of silence, and its words as the transcript."""
+    (choice,) = told["choices"]
+    if choice["message"].get("content") is None:
+        return told
+    sound = {"id": f"audio_{answer.plan.identity}", "expires_at": answer.plan.created + 3600,
+             "data": b64encode(samples.wav()).decode(), "transcript": choice["message"]["content"]}  # fmt: skip
+    choice["message"] |= {"content": None, "audio": sound}
+    told["usage"]["completion_tokens_details"]["audio_tokens"] = answer.output_tokens
+    return told
 
 
 def _head(answer: Answer, kind: str, tier: str) -> dict[str, Any]:

@@ -4,9 +4,7 @@ Sources: platform.openai.com/docs/api-reference/moderations, …/images/create,
 …/audio/createSpeech and …/audio/createTranscription.
 """
 
-import io
 import struct as packing
-import wave
 import zlib
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
@@ -14,6 +12,7 @@ from email.parser import BytesParser
 from email.policy import HTTP
 from typing import Any, Final
 
+from broker.simulate import samples
 from broker.simulate.answers import Answer, Wanted
 from broker.simulate.api import Body, Job, Refused, Sent, refuse, route, sse
 from broker.simulate.openai_shapes import image_url
@@ -183,17 +182,6 @@ def png() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header) + part(b"IDAT", zlib.compress(b"\x00\x80")) + part(b"IEND", b"")
 
 
-def wav() -> bytes:
-    """Return a tenth of a second of silence."""
-    target = io.BytesIO()
-    with wave.open(target, "wb") as sound:
-        sound.setnchannels(1)
-        sound.setsampwidth(2)
-        sound.setframerate(8000)
-        sound.writeframes(bytes(1600))
-    return target.getvalue()
-
-
 def speech(sent: Sent) -> Job:
     """Check a request for speech: whatever the format, a tiny WAV of silence answers it."""
     body: Body = sent.body()
@@ -201,11 +189,11 @@ def speech(sent: Sent) -> Job:
     wanted = Wanted(body["model"], body["input"], streams=body.get("stream_format") == "sse", generates=False)
 
     def events(answer: Answer) -> Iterator[bytes]:
-        yield sse({"type": "speech.audio.delta", "audio": b64encode(wav()).decode()})
+        yield sse({"type": "speech.audio.delta", "audio": b64encode(samples.wav()).decode()})
         usage = {"input_tokens": answer.prompt_tokens, "output_tokens": 2, "total_tokens": answer.prompt_tokens + 2}
         yield sse({"type": "speech.audio.done", "usage": usage})
 
-    return Job(wanted, lambda _: wav(), events, media="audio/wav")
+    return Job(wanted, lambda _: samples.wav(), events, media="audio/wav")
 
 
 def _form(sent: Sent) -> tuple[dict[str, str], tuple[str, bytes] | None]:

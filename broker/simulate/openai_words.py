@@ -138,7 +138,8 @@ def crowded(prompt: int, most: int, window: int) -> Refused:
     """Word a prompt that leaves too little room for the answer."""
     return Refused(
         f"This model's maximum context length is {window} tokens. However, you requested {prompt + most} tokens "
-        f"({prompt} in the messages, {most} in the completion). Please reduce the length of the messages or completion.",
+        f"({prompt} in the messages, {most} in the completion). Please reduce the length of the messages or "
+        "completion.",
         "context",
         param="messages",
     )

@@ -1,5 +1,6 @@
 """The providers' own clients, unchanged, against `broker simulate`: it takes what they send, they read its answers."""
 
+import base64
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -86,6 +87,21 @@ def test_openai_streams_two_calls_of_a_tool_that_the_prompt_names_twice(openai_c
     assert message.tool_calls is not None
     assert [json.loads(call.function.arguments) for call in message.tool_calls] == [{"place": "text"}] * 2
     assert len({call.id for call in message.tool_calls}) == 2
+
+
+def test_openai_says_its_answer_where_audio_is_asked_for(openai_client: openai.OpenAI) -> None:
+    answer = openai_client.chat.completions.create(
+        model="gpt-audio", messages=HELLO, modalities=["text", "audio"], audio={"voice": "alloy", "format": "wav"}
+    )
+    message = answer.choices[0].message
+    assert message.audio is not None
+    assert (message.content, message.audio.transcript) == (None, THE_ANSWER)
+    assert base64.b64decode(message.audio.data)[:4] == b"RIFF"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens_details is not None
+    assert answer.usage.completion_tokens_details.audio_tokens == 16
+    with pytest.raises(openai.BadRequestError, match="'audio' parameter"):
+        openai_client.chat.completions.create(model="gpt-audio", messages=HELLO, modalities=["audio"])
 
 
 def test_openai_responds_and_knows_its_sealed_thoughts_again(openai_client: openai.OpenAI) -> None:
