@@ -18,6 +18,7 @@ from rich.console import Console
 
 from broker.cli.common import run_async
 from broker.cli.demo_report import Facts, reconciled, report
+from broker.cli.demo_upstreams import BURST, BURST_SECONDS, busy_provider, failures, flaky_provider, serving
 from broker.cli.prepare import open_ledger, prepare
 from broker.cli.progress import shown
 from broker.cli.up import INTERRUPTED, signals
@@ -25,10 +26,10 @@ from broker.client import BrokerClient, Lane
 from broker.client.batch import BatchSummary, Progress, run_batch
 from broker.client.batch_files import default_errors_path
 from broker.config import load
-from broker.embedded.demo.upstreams import BURST, BURST_SECONDS, Busy, Flaky, listening
 from broker.embedded.part import HOST, make_folder
 from broker.embedded.runfile import FOLDER, LOCK_FILE, Lock
 from broker.embedded.stack import PORTS, Plan, Stack
+from broker.simulate.server import Simulator
 
 PORT_BASE: Final = 4100
 """Not `broker up`'s, so that both run side by side."""
@@ -82,8 +83,7 @@ async def _demo(cwd: Path, port_base: int, console: Console) -> int:
         soft_wrap=True,
     )
     plan = _fresh_plan(place)
-    busy = Busy(place.url(PORTS["model"]), time.monotonic)
-    flaky = Flaky()
+    busy, flaky = busy_provider(), flaky_provider()
     main = asyncio.current_task()
     if main is None:
         raise RuntimeError("not inside a task")
@@ -92,8 +92,8 @@ async def _demo(cwd: Path, port_base: int, console: Console) -> int:
         with signals(stack, main.cancel, main):
             try:
                 async with AsyncExitStack() as resources:
-                    await resources.enter_async_context(listening(busy, port_base + BUSY_PORT))
-                    await resources.enter_async_context(listening(flaky, port_base + FLAKY_PORT))
+                    await resources.enter_async_context(serving("busy", busy, port_base + BUSY_PORT))
+                    await resources.enter_async_context(serving("flaky", flaky, port_base + FLAKY_PORT))
                     await resources.enter_async_context(stack)
                     status.stop()
                     console.print(f"The stack is ready after {time.monotonic() - began:.1f} s.\n")
@@ -142,15 +142,16 @@ def _teller(console: Console, update: Callable[[str], None]) -> Callable[[str, d
     return tell
 
 
-async def _work(place: _Place, stack: Stack, busy: Busy, flaky: Flaky, console: Console) -> bool:
+async def _work(place: _Place, stack: Stack, busy: Simulator, flaky: Simulator, console: Console) -> bool:
     """Send the requests, wait for the ledger, report; whether all counts agree."""
     requests = files("broker.embedded.demo").joinpath("requests.jsonl").read_bytes().splitlines()
     console.print(
         f"local  the model itself, eight answers at a time\n"
-        f"busy   the model behind an upstream that allows {BURST} requests within {BURST_SECONDS:g} s (30 a minute) "
-        f"and answers 429 with Retry-After beyond: these requests wait their turn\n"
-        f"flaky  an upstream that answers 429, 503, HTML and a dropped connection in turn: these requests are rerouted "
-        "to local\n",
+        f"busy   Anthropic's API, simulated: the same OpenAI bodies go to it as Messages; it allows {BURST} requests "
+        f"within {BURST_SECONDS:g} s (30 a minute) and answers 429 with Anthropic's headers beyond: these requests "
+        "wait their turn\n"
+        f"flaky  OpenAI's API, simulated, that answers 429, 503, HTML and a dropped connection in turn: these requests "
+        "are rerouted to local\n",
         soft_wrap=True,
     )
     summaries = await _send(place, stack, requests, console)
@@ -165,8 +166,8 @@ async def _work(place: _Place, stack: Stack, busy: Busy, flaky: Flaky, console: 
         answered=answered,
         replies=replies,
         results=place.results,
-        turned_away=busy.turned_away,
-        failures=flaky.failures,
+        turned_away=busy.desk.outcomes["429"],
+        failures=failures(flaky),
     )
     return answered == len(requests) and reconciled(facts, requests=len(requests), replies=replies)
 

@@ -104,7 +104,7 @@ def report(
 
 def _samples(console: Console, results: Path) -> None:
     """One answer of each alias, beside the question it answers."""
-    console.print("\n[bold]Three answers of the model[/bold]")
+    console.print("\n[bold]An answer of each alias[/bold]  of busy it is the simulator's made-up text", soft_wrap=True)
     questions = _questions()
     for alias, lines in _by_alias(results.read_bytes().splitlines()).items():
         line = max(lines, key=lambda line: (_is_whole(line), len(_content(line))))

@@ -1,1 +1,1 @@
-"""Providers that are none: the OpenAI, Anthropic and Gemini APIs on this machine, with faults and limits on demand."""
+"""Providers that are none: their APIs on this machine, as strict as they are, with faults and limits on demand."""

@@ -1,157 +1,75 @@
-"""How the simulator behaves: how long an answer takes, which call fails, what the limits leave. Pure but for its clock.
+"""What was asked of the simulator: pace, limits, faults. Data only."""
 
-Limits are windows of a minute, counted as providers tell it: a call from its arrival, its tokens from then on too.
-"""
-
-import random
-from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from fnmatch import fnmatchcase
+from typing import Final
 
-WINDOW_S: Final = 60.0
-CHARACTERS_A_TOKEN: Final = 4
+FAULTS: Final[Mapping[str, str]] = {
+    "429": "the provider's rate limit error, with its headers",
+    "500": "its internal error",
+    "503": "its error for being unavailable",
+    "529": "Anthropic's overloaded error; others send their nearest",
+    "drop": "the connection closes without a byte",
+    "cut": "the connection closes in the middle of the body or of the stream",
+    "hang": "nothing comes, and the connection stays open",
+    "slow": "the first byte comes after --slow seconds",
+    "html": "a web page with status 200",
+    "truncated": "half of the JSON, correctly framed; a stream that ends before its end",
+    "sse_in_json": "a stream where JSON was asked for, JSON where a stream was",
+    "error_event": "an error event in the middle of a stream, 500 where none was asked for",
+    "auth": "401 or 403, as for a wrong key",
+    "not_found": "404, as for an unknown model",
+    "context_length": "the provider's error for a prompt that is too long",
+    "content_policy": "its error or its answer for a prompt against its policy",
+    "insufficient_quota": "its error for an account without credit",
+    "refusal": "an answer in which the model declines",
+}
+"""Fault → what the caller sees. Any other status from 400 to 599 is a fault as well."""
+FREE: Final = frozenset({"html", "auth", "not_found", "context_length", "content_policy", "insufficient_quota"})
+"""Faults that a provider does not bill; a status is none either."""
+MINUTE_S: Final = 60.0
+ERROR_SECONDS: Final = 0.1
+"""An error comes after so long, or after the latency where that is less: a provider refuses faster than it answers."""
 
 
-@dataclass(frozen=True)
+def is_fault(kind: str) -> bool:
+    """Whether the simulator knows a fault."""
+    return kind in FAULTS or (kind.isdigit() and 400 <= int(kind) <= 599)  # noqa: PLR2004 - the statuses of errors
+
+
+@dataclass(frozen=True, kw_only=True)
 class Behaviour:
-    """What was asked for on the command line. Times are seconds; limits a minute, None without."""
+    """What was asked for on the command line. Times are seconds; None is without a bound."""
 
-    latency: float = 0.0
+    latency: tuple[float, float] = (0.0, 0.0)
+    """Seconds to the first byte: each call takes a time between the two."""
     tokens_per_second: float | None = None
     """Of a stream, or of the whole answer where it is not streamed; None for at once."""
     output_tokens: int = 16
     rpm: int | None = None
     tpm: int | None = None
+    """Requests and tokens a minute, for each API and model."""
+    window: float = MINUTE_S
+    """Seconds over which a limit is counted: 30 a minute over 6 s lets 3 in at once."""
     faults: Mapping[str, float] = field(default_factory=dict)
-    """Fault → part of the calls it meets: a status such as `429` or `500`, `drop`, `hang`, `html`, `cut`."""
+    """Fault → part of the calls it meets."""
+    model_faults: Sequence[tuple[str, str]] = ()
+    """Model, `*` and `?` allowed, and the fault that all its calls meet."""
+    script: Sequence[str] = ()
+    """Faults of the calls in turn, again from the first after the last; `ok` is none."""
+    slow: float = 5.0
+    models: Sequence[str] = ()
+    """Models there are, `*` and `?` allowed; every one where none is named."""
+    context_window: int | None = None
+    numbered: bool = False
+    """Each answer names its call's `x-request-id` and a number of its own."""
     seed: int = 0
 
+    def allowed(self, a_minute: int) -> int:
+        """Return how much of a limit fits into its window, at least one."""
+        return max(1, round(a_minute * self.window / MINUTE_S))
 
-@dataclass
-class Call:
-    """One call as it was seen."""
-
-    api: str
-    request_id: str
-    model: str
-    input_tokens: int
-    fault: str | None
-    headers: dict[str, str]
-    wait: float = 0.0
-    """Seconds until a limit lets it in; 0 where it is in."""
-
-
-def tokens_of(text: str) -> int:
-    """Count the tokens of a text: four characters each, at least one."""
-    return max(1, -(-len(text) // CHARACTERS_A_TOKEN))
-
-
-class Desk:
-    """Decides each call and keeps the counts."""
-
-    def __init__(self, behaviour: Behaviour, now: Callable[[], float]) -> None:
-        """`now` gives monotonic seconds."""
-        self.behaviour = behaviour
-        self._now = now
-        self._random = random.Random(behaviour.seed)  # noqa: S311 - faults that can be repeated
-        self._script: deque[str] = deque()
-        self._calls: deque[float] = deque()
-        self._tokens: deque[tuple[float, int]] = deque()
-        self._used = 0
-        self.in_flight = self.peak = 0
-        self.by_request: Counter[str] = Counter()
-        self.outcomes: Counter[str] = Counter()
-        self.by_api: Counter[str] = Counter()
-
-    def script(self, faults: list[str]) -> None:
-        """Meet the next calls with these faults, in order; `ok` is none."""
-        self._script.extend(faults)
-
-    def decide(self, api: str, request_id: str, model: str, input_tokens: int) -> Call:
-        """Return what becomes of a call that arrives now."""
-        now, behaviour = self._now(), self.behaviour
-        self._forget(now)
-        self.by_request[request_id] += 1
-        self.by_api[api] += 1
-        wait = self._wait(now, input_tokens)
-        fault = None
-        if wait <= 0:
-            self._calls.append(now)
-            fault = self._fault()
-        if fault is None and wait <= 0:
-            used = input_tokens + behaviour.output_tokens
-            self._tokens.append((now, used))
-            self._used += used
-        headers = self._headers(api, now, wait)
-        return Call(api, request_id, model, input_tokens, fault, headers, wait)
-
-    def began(self) -> None:
-        """Count a call that is being answered."""
-        self.in_flight += 1
-        self.peak = max(self.peak, self.in_flight)
-
-    def ended(self, outcome: str) -> None:
-        """Count its end: `answered`, a status, or the fault."""
-        self.in_flight -= 1
-        self.outcomes[outcome] += 1
-
-    def stats(self) -> dict[str, Any]:
-        """What `GET /-/stats` answers."""
-        return {
-            "calls": self.by_request.total(),
-            "in_flight": self.in_flight,
-            "peak": self.peak,
-            "apis": dict(self.by_api),
-            "outcomes": dict(self.outcomes),
-            "requests": dict(self.by_request),
-        }
-
-    def _fault(self) -> str | None:
-        if self._script:
-            planned = self._script.popleft()
-            return None if planned == "ok" else planned
-        draw = self._random.random()
-        for fault, part in self.behaviour.faults.items():
-            if draw < part:
-                return fault
-            draw -= part
-        return None
-
-    def _forget(self, now: float) -> None:
-        while self._calls and self._calls[0] <= now - WINDOW_S:
-            self._calls.popleft()
-        while self._tokens and self._tokens[0][0] <= now - WINDOW_S:
-            self._used -= self._tokens.popleft()[1]
-
-    def _wait(self, now: float, tokens: int) -> float:
-        waits = [0.0]
-        if self.behaviour.rpm is not None and len(self._calls) >= self.behaviour.rpm:
-            waits.append(self._calls[0] + WINDOW_S - now)
-        if self.behaviour.tpm is not None and self._tokens and self._used + tokens > self.behaviour.tpm:
-            waits.append(self._tokens[0][0] + WINDOW_S - now)
-        return max(waits)
-
-    def _headers(self, api: str, now: float, wait: float) -> dict[str, str]:
-        """Return the limit headers of the API: each provider has its own names (docs, "Rate limits")."""
-        behaviour = self.behaviour
-        headers: dict[str, str] = {}
-        reset = self._calls[0] + WINDOW_S - now if self._calls else 0.0
-        for name, limit, used in (("requests", behaviour.rpm, len(self._calls)), ("tokens", behaviour.tpm, self._used)):
-            if limit is None or api == "gemini":
-                continue
-            left = str(max(0, limit - used))
-            if api == "openai":
-                headers |= {
-                    f"x-ratelimit-limit-{name}": str(limit),
-                    f"x-ratelimit-remaining-{name}": left,
-                    f"x-ratelimit-reset-{name}": f"{reset:.3f}s",
-                }
-            else:
-                headers |= {
-                    f"anthropic-ratelimit-{name}-limit": str(limit),
-                    f"anthropic-ratelimit-{name}-remaining": left,
-                }
-        if wait > 0 and api != "gemini":
-            headers["retry-after"] = str(max(1, round(wait)))
-        return headers
+    def has_model(self, model: str) -> bool:
+        """Whether there is such a model."""
+        return not self.models or any(fnmatchcase(model, known) for known in self.models)

@@ -177,7 +177,6 @@ class Stand:
             self._start_provider(),
             self.cluster.start(),
         )
-        self._stats = url.removesuffix("/v1") + "/-/stats"
         self.kafka = Kafka(bootstrap_servers=self.cluster.bootstrap)
         self.ledger = ClickHouseLedger(ClickHouse(dsn=SecretStr(clickhouse)))
         config = self._write("chaos.yaml", self.cluster.bootstrap, redis, clickhouse, url)
@@ -220,14 +219,21 @@ class Stand:
         return path
 
     async def _start_provider(self) -> str:
+        """Simulate one that takes 3 to 6 s a call and fails now and then, and `FRAIL` always.
+
+        Every answer has a text of its own: two calls of one request can be told from one answer published twice.
+        """
         with (self.folder / "provider.log").open("ab") as output:
             self._provider = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "tests.chaos.upstream", "--seed", str(self._seed)),
+                *(sys.executable, "-m", "broker", "simulate", "--port", "0", "--json", "--seed", str(self._seed)),
+                *("--latency", "3-6", "--fault", "500=0.01", "--model-fault", f"{FRAIL}*=500", "--numbered"),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=output,
             )
         assert self._provider.stdout is not None
-        return str(json.loads(await asyncio.wait_for(self._provider.stdout.readline(), 30))["url"])
+        bases = json.loads(await asyncio.wait_for(self._provider.stdout.readline(), 30))
+        self._stats = bases["stats"].removesuffix("stats") + "totals"
+        return str(bases["openai"])
 
     async def paid(self) -> dict[str, Any]:
         """Return what the provider has counted."""

@@ -19,6 +19,7 @@ PROVIDERS = {
     "openai": ("gpt-4o-mini", "/v1"),
     "anthropic": ("claude-sonnet-4-5-20250929", "/v1"),
     "gemini": ("gemini-2.5-flash", "/v1beta"),
+    "cohere": ("command-a-03-2025", "/v2"),
 }
 TOOL = {
     "type": "function",
