@@ -22,6 +22,10 @@ README: Final = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- parameters -->\n", "<!-- /parameters -->\n"
 
 AS_IS, MAPPED, EMULATED, LEFT_OUT, REFUSED = "as is", "mapped", "emulated", "left out", "refused"
+FETCHED = "fetched"
+"""By `media.allowed_hosts`, before the dialect sees it."""
+STOOD_IN_FOR = ("response_format", "tool_choice")
+"""What a change of the offered functions can stand in for."""
 
 PROVIDERS: Final[Mapping[str, dict[str, Any]]] = {
     "openai": {"model": "gpt-4o"},
@@ -111,6 +115,8 @@ def sent(provider: str, asked: Mapping[str, Any], **fields: Any) -> dict[str, An
 
 def becomes(provider: str, row: str) -> str:
     """Say what becomes of a parameter."""
+    if row == "image by URL" and target(provider).provider.inlines_media:
+        return FETCHED
     beside, asked = SAMPLES[row]
     try:
         without = sent(provider, beside)
@@ -123,9 +129,7 @@ def becomes(provider: str, row: str) -> str:
         return LEFT_OUT
     if all(found.get(name) == value for name, value in asked.items()):
         return AS_IS
-    return (
-        EMULATED if _tools(found) != _tools(without) and "tools" not in asked and "functions" not in asked else MAPPED
-    )
+    return EMULATED if row.startswith(STOOD_IN_FOR) and _tools(found) != _tools(without) else MAPPED
 
 
 def _tools(body: Mapping[str, Any]) -> object:
