@@ -13,7 +13,7 @@ TEXT = (Path(__file__).parents[2] / "README.md").read_text()
 
 def test_its_configuration_loads_and_everything_in_it_is_acted_on() -> None:
     (example,) = re.findall(r"```yaml\n(model_list:.*?)```", TEXT, re.DOTALL)
-    environ = {name: "redis://h:1" for name in re.findall(r"os\.environ/(\w+)", example)}
+    environ = dict.fromkeys(re.findall(r"os\.environ/(\w+)", example), "redis://h:1")
     environ["CLICKHOUSE_DSN"] = "clickhouse://u:p@h:8123/d"
     settings = settings_of(yaml.safe_load(example), environ)
     assert settings.unacted == ()

@@ -26,4 +26,4 @@ def test_what_is_refused_names_its_parameter_and_is_dropped_where_the_deployment
     assert named in {*beside, *asked, "messages"}
     assert sent(provider, {**beside, **asked}, drop_params=True)
     if named in asked and named != "messages":
-        assert sent(provider, {**beside, **asked}, additional_drop_params=tuple(asked))
+        assert sent(provider, {**beside, **asked}, additional_drop_params=(*beside, *asked))
