@@ -26,6 +26,8 @@ class Made:
     """Whether any of its stream went to the reader."""
     partial: Partial | None = None
     """What the stream of a call without an answer had produced; None where nothing is known to be."""
+    unsent: bool = False
+    """Whether nothing went out to the provider."""
 
 
 class Calls:
@@ -44,11 +46,12 @@ class Calls:
         call = Call(deployment, job.endpoint, job.body, timeout, job.request_id, job.traceparent)
         if work.cut:
             # Between its permit and its first step: a task that is cancelled then never gives the permit back.
-            return Made(self._cut_off(work))
+            return Made(self._cut_off(work), unsent=True)
         outcome = await self._outcome(work, call, in_time=timeout < left)
         if isinstance(outcome, CallResult):
             return Made(outcome)
-        return Made(outcome, call.progress.chunks > 0, call.progress.partial())
+        progress = call.progress
+        return Made(outcome, progress.chunks > 0, progress.partial(), progress.unsent)
 
     async def _outcome(self, work: Work, call: Call, *, in_time: bool) -> CallResult | RequestError | None:
         """`in_time`: the call's timeout ends before the request's deadline."""
@@ -63,7 +66,7 @@ class Calls:
             return self._cut_off(work)
         except Exception as error:
             log.exception("request %s: the call failed in a way of our own", call.request_id)
-            return InternalError(f"{type(error).__name__} during the call")
+            return InternalError(f"{type(error).__name__} during the call of {call.deployment.name}")
         finally:
             work.calling = False
 

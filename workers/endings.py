@@ -260,7 +260,7 @@ class Endings:
         event = self._event(work, outcome, error.status, timing, deployment)
         event.error_code = error.code
         if partial is None:
-            event.cost_pico = None if isinstance(error, _MAYBE_CHARGED) else 0
+            event.cost_pico = None if isinstance(error, _MAYBE_CHARGED) and not timing.unsent else 0
         else:
             self._fill(work, event, deployment, partial)
         self._children(work, deployment).finished(outcome, timing.took / 1000)

@@ -22,6 +22,7 @@ from broker.errors import (
 from broker.limits.learned import learn
 from broker.metrics import Metrics
 from broker.records import Partition, Record
+from broker.routing.health import SAYS_NOTHING, is_failure
 from broker.routing.router import Grant, Router
 from broker.topics import Lane
 from schemas.usage import Outcome
@@ -237,7 +238,7 @@ class Inference:
         children.started()
         made = await self._calls.make(work, deployment, started)
         outcome, partial = made.outcome, made.partial
-        timing = Timing(started, self._clock.now_ms())
+        timing = Timing(started, self._clock.now_ms(), made.unsent)
         now = self._clock.monotonic()
         used = latency = error = None
         output = 0
@@ -258,7 +259,8 @@ class Inference:
             used_tokens=used,
             latency=latency,
             error=error,
-            started=True,
+            # What never went out proves nothing of a deployment, unless that is its own fault: of its token, its address.
+            started=not made.unsent or _is_to_blame(error),
             used_output=output,
             learned=learned,
         )
@@ -347,6 +349,11 @@ class Inference:
             work.own_fallbacks,
             self._checks.serves(work),
         )
+
+
+def _is_to_blame(error: RequestError | None) -> bool:
+    """Whether the error of a call that never went out is its deployment's."""
+    return error is not None and not isinstance(error, SAYS_NOTHING) and is_failure(error, busy=True)
 
 
 def _ended(error: RequestError) -> State:

@@ -17,6 +17,8 @@ class Timing:
 
     started: int
     finished: int
+    unsent: bool = False
+    """Whether it ended before anything went out to the provider, which then has nothing to charge."""
 
     @property
     def took(self) -> int:

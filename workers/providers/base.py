@@ -75,12 +75,14 @@ class Partial:
 class Progress:
     """How far one streamed call has come; who makes the call asks when it failed or was cut off."""
 
-    __slots__ = ("_ask", "chunks", "ttft_ms")
+    __slots__ = ("_ask", "chunks", "ttft_ms", "unsent")
 
     def __init__(self) -> None:
         self.chunks = 0
         """Chunks that were handed on: from the first one on, the call must not be made again."""
         self.ttft_ms: int | None = None
+        self.unsent = False
+        """Whether nothing went out to the provider: files are fetched, a token is waited for, or it could not be."""
         self._ask: Callable[[int | None], Partial | None] | None = None
 
     def follow(self, ask: Callable[[int | None], Partial | None]) -> None:

@@ -45,6 +45,8 @@ class _Target:
     dialect: Dialect
     credential: Credential | None
     """None where its headers authorise a call as they are."""
+    fetches: bool
+    """Whether files that a body names by URL go out as bytes."""
 
 
 class HttpProviderClient:
@@ -63,11 +65,13 @@ class HttpProviderClient:
         """Make one call, as the protocol says."""
         target = self._targets.get(call.deployment.name)
         if target is None or target.deployment is not call.deployment:
+            call.progress.unsent = True
             target = self._resolve(call.deployment)
+        call.progress.unsent = True
         if call.timeout <= 0:
             raise UpstreamTimeout("no time is left for the call")
         try:
-            if target.resolved.provider.inlines_media or self._media.serves(call.deployment.provider):
+            if target.fetches:
                 call = await self._inlined(call)
             if on_chunk is not None and target.dialect.streamed(call.endpoint):
                 return await self._stream(target, call, on_chunk)
@@ -102,14 +106,37 @@ class HttpProviderClient:
             credential = make(resolved, self._transport, self._clock) if make is not None else None
         except ConfigError as error:
             raise UpstreamUnreachable(str(error)) from None
+        except Exception as error:
+            raise _broken(deployment, "it cannot be prepared", error) from error
         dialect = DIALECTS[resolved.provider.dialect]
-        target = self._targets[deployment.name] = _Target(deployment, resolved, dialect, credential)
+        fetches = resolved.provider.inlines_media or self._media.serves(deployment.provider)
+        target = self._targets[deployment.name] = _Target(deployment, resolved, dialect, credential, fetches)
         return target
+
+    async def _authorised(
+        self, credential: Credential, call: Call, out: Outbound
+    ) -> tuple[tuple[tuple[str, str], ...], float]:
+        """Return the request's headers with those of a credential, and the seconds that are left for the call."""
+        started = self._clock.monotonic()
+        try:
+            async with asyncio.timeout(call.timeout):
+                more = await credential.headers(out)
+        except TimeoutError:
+            raise UpstreamTimeout("no token came in the time of the call") from None
+        except RequestError:
+            raise
+        except Exception as error:
+            raise _broken(call.deployment, "its calls cannot be authorised", error) from error
+        return (*out.headers, *more), max(call.timeout - (self._clock.monotonic() - started), 0.001)
 
     async def _post(self, target: _Target, call: Call) -> CallResult:
         out = target.dialect.outbound(target.resolved, call.endpoint, call.body, streams=False)
-        headers = await _headers(target, call, out)
-        answer = await self._transport.post(out.url, headers=headers, body=out.body, timeout=call.timeout)
+        more, timeout = out.headers, call.timeout
+        if target.credential is not None:
+            more, timeout = await self._authorised(target.credential, call, out)
+        headers = _headers(target, call, more)
+        call.progress.unsent = False
+        answer = await self._transport.post(out.url, headers=headers, body=out.body, timeout=timeout)
         told = openai.told_limits(target.resolved, answer.headers)
         if answer.status not in _OK:
             raise target.dialect.error(answer.status, told, answer.body, self._clock.now_ms() / 1000)
@@ -118,13 +145,17 @@ class HttpProviderClient:
     async def _stream(self, target: _Target, call: Call, on_chunk: OnChunk) -> CallResult:
         started = self._clock.monotonic()
         out = target.dialect.outbound(target.resolved, call.endpoint, call.body, streams=True)
-        headers = await _headers(target, call, out)
+        more, timeout = out.headers, call.timeout
+        if target.credential is not None:
+            more, timeout = await self._authorised(target.credential, call, out)
+        headers = _headers(target, call, more)
+        call.progress.unsent = False
         async with self._transport.stream(
             out.url,
             headers=headers,
             body=out.body,
-            timeout=call.timeout,
-            read_timeout=min(call.timeout, call.deployment.stream_timeout or call.timeout),
+            timeout=timeout,
+            read_timeout=min(timeout, call.deployment.stream_timeout or timeout),
         ) as answer:
             content_type = answer.headers.get("content-type", "")
             told = openai.told_limits(target.resolved, answer.headers)
@@ -253,11 +284,16 @@ async def _drain(answer: StreamedResponse) -> None:
         return  # the answer is whole; the connection is closed instead of kept
 
 
-async def _headers(target: _Target, call: Call, out: Outbound) -> list[tuple[str, str]]:
+def _broken(deployment: Deployment, what: str, error: Exception) -> UpstreamUnreachable:
+    """Return the error of a deployment where something failed that should not; its text may hold a secret."""
+    text = f": {error}" if isinstance(error, ImportError) else ""
+    return UpstreamUnreachable(f"deployment {deployment.name}: {what} ({type(error).__name__}{text})")
+
+
+def _headers(target: _Target, call: Call, more: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
     """Add the request's own headers. An id is any text; what HTTP cannot carry of it is percent-encoded."""
     name = call.request_id
     base = target.resolved.headers
-    more = out.headers if target.credential is None else (*out.headers, *await target.credential.headers(out))
     if more:
         own = {header for header, _ in more}
         base = (*(pair for pair in base if pair[0] not in own), *more)
