@@ -259,7 +259,7 @@ class Inference:
             used_tokens=used,
             latency=latency,
             error=error,
-            # What never went out proves nothing of a deployment, unless that is its own fault: of its token, its address.
+            # What never went out proves nothing of a deployment, unless its own token or address is to blame.
             started=not made.unsent or _is_to_blame(error),
             used_output=output,
             learned=learned,

@@ -191,9 +191,22 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise click.UsageError(f"{path} cannot be read as a snapshot of prices: {error}") from error
-    if not isinstance(kept, dict) or not isinstance(kept.get("prices"), dict) or "package" not in kept:
+    if not _is_snapshot(kept):
         raise click.UsageError(f"{path} is no snapshot of prices; name another file with --snapshot")
-    return kept
+    found: dict[str, Any] = kept
+    return found
+
+
+def _is_snapshot(kept: Any) -> bool:  # noqa: ANN401 - any JSON
+    if (
+        not isinstance(kept, dict)
+        or not isinstance(kept.get("package"), str)
+        or not isinstance(kept.get("prices"), dict)
+    ):
+        return False
+    tiers = [tier for model in kept["prices"].values() for tier in (model.values() if isinstance(model, dict) else [0])]
+    rates = [tier.get("rates") if isinstance(tier, dict) else None for tier in tiers]
+    return all(isinstance(each, dict) and all(isinstance(rate, str) for rate in each.values()) for each in rates)
 
 
 def _write(path: Path, prices: dict[str, dict[str, Any]]) -> None:

@@ -11,7 +11,9 @@ import socket
 import ssl
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import urljoin
@@ -20,7 +22,7 @@ import httpx
 
 from broker.config import Media
 from broker.config.media import MOST_TOGETHER
-from broker.errors import InvalidRequest
+from broker.errors import DeadlineExceeded, InvalidRequest
 from workers.providers.media_rules import (
     DEFAULT_PORTS,
     Address,
@@ -40,7 +42,7 @@ MOST_REDIRECTS: Final = 3
 MOST_URLS: Final = 64
 """Of one request."""
 AT_ONCE: Final = 4
-"""Fetches of one request at the same time, and `AT_ONCE_IN_ALL` of a process."""
+"""Fetches of one request at the same time, and `AT_ONCE_IN_ALL` of a process; further requests wait for their turn."""
 AT_ONCE_IN_ALL: Final = 32
 TRIES: Final = 2
 """At a server that fails or does not answer."""
@@ -63,32 +65,49 @@ class _Failed(Exception):
     """The file was not had this time; the text is for the caller."""
 
 
-async def system_addresses(host: str, port: int) -> Sequence[Address]:
-    """Return the addresses that the system's resolver knows."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [ip_address(entry[4][0]) for entry in found]
+class SystemResolver:
+    """The system's resolver, in threads of its own.
+
+    A name server that does not answer holds a thread for as long as the system asks it, even where nobody waits any
+    more; in the loop's own few threads large answers and signatures would then stand behind a caller's URLs.
+    """
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(AT_ONCE_IN_ALL, thread_name_prefix="media-names")
+
+    async def __call__(self, host: str, port: int) -> Sequence[Address]:
+        """Return the addresses of a host; raises OSError where it has none."""
+        look = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, look)
+        return [ip_address(entry[4][0]) for entry in found]
+
+    def close(self) -> None:
+        """Ask no more; what is under way is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class MediaFetcher:
     """Puts bytes in the place of URLs. One per worker process; keeps no connection, no cookie and no answer.
 
-    `resolve`, `judge` and `tls` are the system's resolver, `is_public` and the system's authorities unless given.
+    `resolve`, `judge` and `tls` are a `SystemResolver`, `is_public` and the system's authorities unless given.
     """
 
     def __init__(
         self,
         settings: Media,
         *,
-        resolve: Resolve = system_addresses,
+        resolve: Resolve | None = None,
         judge: Callable[[Address], bool] = is_public,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._settings = settings
-        self._resolve = resolve
+        self._system = SystemResolver()  # it starts no thread before it is asked
+        self._resolve = resolve or self._system
         self._judge = judge
         self._tls = tls
         self._client: httpx.AsyncClient | None = None
         self._all = asyncio.Semaphore(AT_ONCE_IN_ALL)
+        self._line = asyncio.Lock()
 
     def serves(self, provider: str) -> bool:
         """Whether the configuration asks to fetch for a provider that would take URLs itself."""
@@ -97,10 +116,12 @@ class MediaFetcher:
     async def inlined(self, body: Mapping[str, Any], timeout: float) -> Mapping[str, Any]:
         """Return the body with data URLs for its http and https URLs; `timeout` is seconds for all of them.
 
-        Raises `InvalidRequest` naming the place of the URL: it is not allowed, leads nowhere public, is too large or
-        not what it should be, or its server does not give it. That is the caller's fault even where the server is to
-        blame: an error of the upstream would count against the deployment, and whoever names a slow host could put it
-        out of service for everyone. A server that fails is asked twice instead.
+        The time of the configuration runs from the request's turn on: that others are before it is not its own fault.
+        Raises `DeadlineExceeded` where its turn did not come in `timeout`, and `InvalidRequest` naming the place of the
+        URL: it is not allowed, leads nowhere public, is too large or not what it should be, or its server does not give
+        it. That is the caller's fault even where the server is to blame: an error of the upstream would count against
+        the deployment, and whoever names a slow host could put it out of service for everyone. A server that fails is
+        asked twice instead.
         """
         found = places(body)
         if not found:
@@ -110,8 +131,7 @@ class MediaFetcher:
         by_url: dict[str, list[Place]] = {}
         for place in found:
             by_url.setdefault(place.url, []).append(place)
-        bound = min(timeout, self._settings.timeout)
-        fetched = await self._together(by_url, bound)
+        fetched = await self._in_turn(by_url, timeout)
         done = []
         for place in found:
             data, content_type = fetched[place.url]
@@ -125,6 +145,23 @@ class MediaFetcher:
         """Close what is open."""
         if self._client is not None:
             await self._client.aclose()
+        self._system.close()
+
+    async def _in_turn(self, by_url: Mapping[str, list[Place]], timeout: float) -> dict[str, tuple[bytes, str]]:
+        loop = asyncio.get_running_loop()
+        end, taken = loop.time() + timeout, 0
+        try:
+            try:
+                async with asyncio.timeout_at(end), self._line:  # one takes all it needs, then the next
+                    while taken < min(AT_ONCE, len(by_url)):
+                        await self._all.acquire()
+                        taken += 1
+            except TimeoutError:
+                raise DeadlineExceeded("files of other requests were fetched until its time was over") from None
+            return await self._together(by_url, min(end - loop.time(), self._settings.timeout))
+        finally:
+            for _ in range(taken):
+                self._all.release()
 
     async def _together(self, by_url: Mapping[str, list[Place]], bound: float) -> dict[str, tuple[bytes, str]]:
         budget = _Budget(self._settings.max_bytes * MOST_TOGETHER)
@@ -132,7 +169,7 @@ class MediaFetcher:
         fetched: dict[str, tuple[bytes, str]] = {}
 
         async def fetch(url: str, place: Place) -> None:
-            async with mine, self._all:
+            async with mine:
                 try:
                     fetched[url] = await self._tried(url, budget)
                 except (_Refused, _Failed) as error:
@@ -144,7 +181,7 @@ class MediaFetcher:
                 await asyncio.gather(*tasks)
         except TimeoutError:
             late = next((url for url in by_url if url not in fetched), next(iter(by_url)))
-            raise _invalid(by_url[late][0], f"it could not be fetched in {bound:g} s") from None
+            raise _invalid(by_url[late][0], f"it could not be fetched in {bound:.3g} s") from None
         finally:
             for task in tasks:
                 task.cancel()

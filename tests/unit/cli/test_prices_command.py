@@ -167,7 +167,12 @@ def test_a_rate_that_is_gone_is_unknown_now(configured: dict[str, Any], tmp_path
     assert {change["after"] for change in changes if change["tier"] == "standard"} == {""}
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"prices": 1}'])
+NO_SNAPSHOTS = ["", "{", "[]", '{"prices": 1}', '{"prices": {}}']
+NO_SNAPSHOTS += [f'{{"package": "p", "prices": {each}}}' for each in ('{"a": 1}', '{"a": {"standard": [1]}}')]
+NO_SNAPSHOTS += ['{"package": "p", "prices": {"a": {"standard": {"rates": {"input": 5}}}}}']
+
+
+@pytest.mark.parametrize("text", NO_SNAPSHOTS)
 def test_a_file_that_is_no_snapshot_is_named(text: str, configured: dict[str, Any], tmp_path: Path) -> None:
     configured["deployments"] = (deployment(),)
     kept = tmp_path / "prices.json"

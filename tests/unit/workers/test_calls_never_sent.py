@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -29,6 +30,7 @@ from workers.providers.transport import Transport, make_transport
 TOKEN_FORM = ""
 """The model that a form names, as the scripted upstream knows requests."""
 COMPLETION = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi!"}, "finish_reason": "stop"}]}
+FREE = Decimal(0)
 PICTURE = [{"type": "image_url", "image_url": {"url": "http://pictures.example/x.png"}}]
 
 
@@ -67,7 +69,7 @@ async def test_a_token_service_that_hangs_keeps_no_request_past_its_deadline() -
             replies = await world.replies(len(ids))
         rows = await world.rows(len(ids))
         assert {reply.status for reply in replies.values()} == {504}
-        assert {(row.outcome, row.billable, row.cost) for row in rows} == {(Outcome.EXPIRED, True, 0)}
+        assert {(row.outcome, row.billable, row.cost) for row in rows} == {(Outcome.EXPIRED, True, FREE)}
         assert (len(rows), len(up.calls)) == (100, 1)
 
 
@@ -79,7 +81,7 @@ async def test_a_request_that_is_cancelled_while_a_token_is_waited_for_ends_at_o
         await world.write(encode_cancel("a", world.names, world.clock.now_ms()))
         replies = await world.replies(1)
         (row,) = await world.rows(1)
-        assert (replies["a"].status, row.outcome, row.billable, row.cost) == (499, Outcome.CANCELLED, True, 0)
+        assert (replies["a"].status, row.outcome, row.billable, row.cost) == (499, Outcome.CANCELLED, True, FREE)
 
 
 class Breaking:
@@ -108,7 +110,7 @@ async def test_a_credential_that_fails_in_any_way_ends_the_call_and_names_its_de
         reply = (await world.replies(1))["a"]
         (row,) = await world.rows(1)
         message = orjson.loads(reply.value)["error"]["message"]
-        assert (reply.status, row.cost, "deployment fast/0" in message) == (502, 0, True)
+        assert (reply.status, row.cost, "deployment fast/0" in message) == (502, FREE, True)
         assert ("signer" in message, "a-secret" in message) == (when == "made", False)
 
 
