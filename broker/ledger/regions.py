@@ -27,6 +27,7 @@ PACKAGE_NAMES: Final = {
     "azure_ai": "azure",
     "azure_text": "azure",
     "bedrock": "aws",
+    "bedrock_converse": "aws",
     "vertex_ai": "google",
     "vertex_ai_beta": "google",
 }
@@ -35,6 +36,7 @@ PACKAGE_NAMES: Final = {
 SELLERS: Final = {"azure": "azure", "aws": "bedrock", "bedrock": "bedrock", "vertex_ai": "vertex_ai"} | {
     "azure_ai": "azure",
     "azure_text": "azure",
+    "bedrock_converse": "bedrock",
     "vertex_ai_beta": "vertex_ai",
 }
 """Clouds that sell others' models at prices of their own; what stands for them in overrides."""
@@ -52,6 +54,9 @@ _VERTEX: Final = re.compile(
 _BEDROCK: Final = re.compile(r"^https://bedrock-runtime(?:-fips)?\.([a-z0-9-]+)\.amazonaws\.com(?:[/:]|$)")
 _ARN: Final = re.compile(r"^arn:aws[a-z-]*:bedrock:([a-z0-9-]*):\d*:(foundation-model|inference-profile)/(.+)$")
 """docs.aws.amazon.com/service-authorization: of an application's own profile the model cannot be told."""
+_BEFORE: Final = re.compile(r"^(?:(?!arn:)[^/]+/)+")
+"""LiteLLM's words before a Bedrock model: an API, a family, a region (docs.litellm.ai/docs/providers/bedrock)."""
+_REGION: Final = re.compile(r"[a-z]{2,4}(?:-[a-z]+)+-\d{1,2}")
 _PROFILE: Final = re.compile(r"^(global|us-gov|us|eu|apac|au|jp|ca|in)\.(.+)$")
 """Cross-region inference profiles: docs.aws.amazon.com/bedrock/latest/userguide/inference-profiles-support.html."""
 _VERSION: Final = re.compile(r"(?:-20\d{6})?(?:-v\d+)?(?::\d+)?$")
@@ -117,13 +122,21 @@ def _seller(provider: str, deployment: Deployment, model: str | None) -> Seller:
         return Seller(name, provider_of(package), _global(found) if told else UNKNOWN_REGION, model)
     if name == "bedrock":
         at = _BEDROCK.match(base)
-        return Seller(name, provider_of(package), region or (at[1] if at else ""), model)
+        spelled = (deployment.region or "").lower() or _spelled_region(deployment.model)
+        return Seller(name, provider_of(package), spelled or region or (at[1] if at else ""), model)
     at = _OPENAI.match(base) if name == "openai" else None
     return Seller(name, provider_of(package), _global(region or (at[1] if at else "")), model)
 
 
 def _global(region: str, *others: str) -> str:
     return GLOBAL if region in {"global", *others} else region
+
+
+def _spelled_region(model: str) -> str:
+    """Return the region that stands before a Bedrock model, which is the one called; empty where none does."""
+    before = _BEFORE.match(model.lower())
+    words = before[0].split("/") if before else []
+    return next((word for word in words if _REGION.fullmatch(word)), "")
 
 
 def bedrock_model(provider: Provider, name: str, region: str) -> ModelInfo | None:
@@ -133,6 +146,7 @@ def bedrock_model(provider: Provider, name: str, region: str) -> ModelInfo | Non
     prices are those of the United States.
     """
     name = name.lower()
+    region, name = region or _spelled_region(name), _BEFORE.sub("", name)
     arn = _ARN.match(name)
     if arn:
         region, name = region or arn[1], arn[3]

@@ -100,6 +100,8 @@ def tier_of(
     if isinstance(tier, str):
         return tier.lower()
     wanted = asked.get("service_tier") or target.defaults.get("service_tier")
+    if wanted is None:
+        return None
     if not isinstance(wanted, str) or wanted in NO_TIER or "service_tier" in target.dropped | target.lacks:
         return None
     return wanted

@@ -84,6 +84,17 @@ def test_bedrock_s_tiers_and_the_regions_whose_price_is_known(
 )
 def test_bedrock_s_profiles_have_prices_of_their_own(model: str, expected: int | None) -> None:
     assert cost(deployment("bedrock", model), K) == expected
+    assert cost(deployment("bedrock_converse", model), K) == expected
+    assert cost(deployment("bedrock", f"converse/{model}"), K) == expected
+
+
+@pytest.mark.parametrize("served", ["", "amazon.nova-lite-v1:0"])
+def test_a_region_in_a_bedrock_model_s_spelling_is_where_it_is_priced(served: str) -> None:
+    spelled = {
+        region: deployment("bedrock", f"{region}/amazon.nova-lite-v1:0") for region in ("us-east-1", "eu-west-1")
+    }
+    assert cost(spelled["us-east-1"], Used(1000), model=served) == 1000 * 60_000
+    assert cost(spelled["eu-west-1"], Used(1000), model=served) is None
 
 
 def test_a_profile_of_one_s_own_is_priced_as_its_base_model() -> None:
