@@ -18,6 +18,9 @@ HASHED_LENGTH: Final = 12
 ADDRESSES: Final = frozenset({"url", "dsn"})
 """Secret fields of which only a part is secret."""
 
+UPSTREAMS: Final = frozenset({"api_base", "base_url", "endpoint", "authority"})
+"""Addresses that are no secret, unless somebody wrote a user, a password or a query into them."""
+
 FROM_A_KEY: Final = frozenset({"hash", "key_id"})
 """Fields of a virtual key that may come from its text."""
 
@@ -50,7 +53,11 @@ def _shown(value: Any) -> Any:  # noqa: ANN401 - any value of the settings
 
 
 def _address(field: object, value: object) -> object:
-    return masked_address(value.get_secret_value()) if field in ADDRESSES and isinstance(value, SecretStr) else value
+    if field in ADDRESSES and isinstance(value, SecretStr):
+        return masked_address(value.get_secret_value())
+    if field in UPSTREAMS and isinstance(value, str) and ("@" in value or "?" in value):
+        return masked_address(value)
+    return value
 
 
 def _is_empty(value: object) -> bool:

@@ -48,3 +48,14 @@ def test_the_hash_depends_on_everything_else(tmp_path: Path) -> None:
 )
 def test_of_an_address_only_what_is_secret_is_masked(address: str, expected: str) -> None:
     assert masked_address(address) == expected
+
+
+def test_what_somebody_wrote_into_an_upstream_s_address_is_not_shown(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    bases = ("https://me:pw-1@a.example/v1", "https://b.example/v1?code=pw-1", "https://c.example/v1")
+    entries = [
+        {"model_name": "m", "litellm_params": {"model": "openai/m", "api_key": "k", "api_base": base}} for base in bases
+    ]
+    file.write_text(json.dumps({"model_list": entries}), encoding="utf-8")
+    shown = [each["api_base"] for each in masked(load(file, {}))["aliases"]["m"]["deployments"]]
+    assert shown == ["https://me:***@a.example/v1", "https://b.example/v1?***", "https://c.example/v1"]
