@@ -308,7 +308,7 @@ def _allowed(value: object) -> Choice:
 
 
 def permitted(body: Mapping[str, Any]) -> list[Tool]:
-    """Return the functions offered that `tool_choice` does not rule out, for APIs that cannot be told which those are."""
+    """Return the functions offered that `tool_choice` does not rule out, for APIs that cannot be told which."""
     asked = tool_choice(body)
     return [tool for tool in tools(body) if asked is None or not asked.allowed or tool.name in asked.allowed]
 

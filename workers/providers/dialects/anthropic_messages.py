@@ -180,7 +180,11 @@ def _thoughts(message: Mapping[str, Any], param: str) -> list[Block]:
         isinstance(block, dict) and block.get("type") in {"thinking", "redacted_thinking"} for block in found
     ):
         bad(f"{param}.thinking_blocks", "a list of thinking and redacted_thinking blocks is needed")
-    return [dict(block) for block in found if block["type"] == "redacted_thinking" or block.get("signature")]
+    return [
+        dict(block)
+        for block in found
+        if block["type"] == "redacted_thinking" or isinstance(block.get("signature"), str)
+    ]
 
 
 def _result(target: ResolvedDeployment, message: Mapping[str, Any], param: str) -> Block:
