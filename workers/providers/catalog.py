@@ -56,13 +56,22 @@ OWN_API: Final = frozenset(
 NOTHING_ASKED: Final[Mapping[str, tuple[Any, ...]]] = {
     "n": (1,), "logprobs": (False,), "top_logprobs": (0,), "presence_penalty": (0,), "frequency_penalty": (0,),
     "logit_bias": ({},), "temperature": (1,), "top_p": (1,), "parallel_tool_calls": (True,), "store": (False,),
-    "service_tier": ("auto",), "modalities": (["text"],), "metadata": ({},), "stop": ([],), "tools": ([],),
-    "reasoning_effort": (), "verbosity": ("medium",),
+    "service_tier": ("auto", "default"), "modalities": (["text"],), "metadata": ({},), "stop": ([],), "tools": ([],),
+    "reasoning_effort": (), "verbosity": ("medium",), "functions": ([],), "moderation": ({},),
 }  # fmt: skip
 """Values of OpenAI's parameters that are its defaults: whoever sends them asks for nothing."""
 
-HARMLESS: Final = frozenset({"user", "store", "metadata", "prompt_cache_key", "safety_identifier"})
-"""Parameters that change nothing of an answer: where a provider has none such they are left out without a word."""
+HARMLESS: Final = frozenset(
+    {
+        "user", "store", "metadata", "safety_identifier", "prediction", "prompt_cache_key", "prompt_cache_options",
+        "prompt_cache_retention",
+    }
+)  # fmt: skip
+"""Parameters that change nothing of an answer: who asks, how it is cached or kept, how it may be guessed. Where a
+provider has none such they are left out without a word."""
+
+_BOUNDS: Final = frozenset({"max_tokens", "max_completion_tokens"})
+"""Two names of one bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +94,14 @@ class ResolvedDeployment:
     """Parameters it knows by another name: OpenAI's and its own."""
     query: str = ""
     """Of every URL, with its `?`; empty where there is none."""
+
+    def merged(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the caller's parameters over the deployment's; a bound of the caller's own is the only one."""
+        out = {**self.defaults, **body}
+        if any(body.get(name) is not None for name in _BOUNDS):
+            for name in _BOUNDS - body.keys():
+                out.pop(name, None)
+        return out
 
     def cannot_take(self, param: str, why: str = "") -> None:
         """Refuse a parameter the provider does not have, unless the deployment drops such (`drop_params`).

@@ -92,13 +92,35 @@ def text_of(part: Mapping[str, Any], param: str) -> str:
 
 def joined(content: object, param: str) -> str:
     """Return content that has to be text alone, its parts joined."""
-    found = parts(content, param)
-    for index, part in enumerate(found):
-        if part["type"] not in {"text", "refusal", "input_text"}:
-            bad(f"{param}[{index}]", f"only text can stand here, not {part['type']}")
-    return "".join(text_of(part, f"{param}[{index}]") for index, part in enumerate(found))
+    return "".join(only_text(part, f"{param}[{index}]") for index, part in enumerate(parts(content, param)))
 
 
+def only_text(part: Mapping[str, Any], param: str) -> str:
+    """Return the text of a part that has to be one."""
+    if part["type"] not in TEXTS:
+        bad(param, f"only text can stand here, not {part['type']}")
+    return text_of(part, param)
+
+
+def texts(message: Mapping[str, Any], param: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield each text of a message whose content has to be text alone, with the part it is of."""
+    content = message.get("content")
+    for index, part in enumerate(parts(content, f"{param}.content")):
+        yield only_text(part, f"{param}.content[{index}]"), part
+
+
+def said(message: Mapping[str, Any], param: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield each text of the assistant's message as `texts` does, a refusal that stands beside its content last."""
+    yield from texts(message, param)
+    refusal = message.get("refusal")
+    if isinstance(refusal, str):
+        yield refusal, {}
+    elif refusal is not None:
+        bad(f"{param}.refusal", "a text is needed")
+
+
+TEXTS: Final = frozenset({"text", "refusal", "input_text"})
+"""Types of parts that are text."""
 MEDIA: Final = frozenset({"image_url", "input_audio", "file", "audio_url", "video_url"})
 """Types of parts that `media` reads; the last two are those of servers that take sound and film by URL (vLLM)."""
 
@@ -242,14 +264,27 @@ class Choice:
     allowed: tuple[str, ...] = ()
 
 
-def tool_choice(body: Mapping[str, Any], *, allowed: bool = False) -> Choice | None:
-    """Return the tool choice; None where the caller made none. `allowed`: the dialect can narrow the choice."""
-    value = body.get("tool_choice")
+def tool_choice(body: Mapping[str, Any]) -> Choice | None:
+    """Return the tool choice; None where the caller made none. What has to be called has to be offered."""
+    found = _tool_choice(body.get("tool_choice"))
+    if found is None or (found.kind in {"auto", "none"} and not found.allowed):
+        return found
+    listed = body.get("tools")
+    if not listed and (found.kind == "function" or body.get("web_search_options") is None):
+        bad("tool_choice", "it needs tools to choose from")
+    offered = {_function_name(tool) or tool.get("name") for tool in listed or () if isinstance(tool, dict)}
+    for name in (found.name, *found.allowed) if isinstance(listed, list) else ():
+        if name and name not in offered:
+            bad("tool_choice", f"no tool is named {name}")
+    return found
+
+
+def _tool_choice(value: object) -> Choice | None:
     if value is None:
         return None
     if value in {"auto", "none", "required"} if isinstance(value, str) else False:
         return Choice(str(value))
-    if allowed and isinstance(value, dict) and value.get("type") == "allowed_tools":
+    if isinstance(value, dict) and value.get("type") == "allowed_tools":
         return _allowed(value.get("allowed_tools"))
     name = _function_name(value)
     if name is None:
@@ -270,6 +305,12 @@ def _allowed(value: object) -> Choice:
     if mode not in {"auto", "required"} or not found or len(found) != len(names):
         bad("tool_choice.allowed_tools", "a mode of auto or required, and functions by their names are needed")
     return Choice(str(mode), allowed=found)
+
+
+def permitted(body: Mapping[str, Any]) -> list[Tool]:
+    """Return the functions offered that `tool_choice` does not rule out, for APIs that cannot be told which."""
+    asked = tool_choice(body)
+    return [tool for tool in tools(body) if asked is None or not asked.allowed or tool.name in asked.allowed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +347,7 @@ def stops(body: Mapping[str, Any]) -> list[str]:
     found = [value] if isinstance(value, str) else value
     if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
         bad("stop", "a text or a list of texts is needed")
-    return found
+    return [each for each in found if each]  # an empty one stops nothing
 
 
 def most_tokens(body: Mapping[str, Any]) -> int | None:

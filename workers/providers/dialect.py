@@ -6,14 +6,14 @@ answers, streams and errors back into OpenAI's shapes. Imports schemas and our e
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 import orjson
 
 from broker.errors import BadUpstreamResponse, InvalidRequest, RequestError
 from workers.providers.base import CallResult, Outbound, SoFar
-from workers.providers.catalog import ResolvedDeployment
+from workers.providers.catalog import NOTHING_ASKED, ResolvedDeployment
 from workers.providers.openai_stream import Completion, written
 from workers.providers.sse import Event, SseParser, TooLarge
 from workers.providers.transport import MAX_BODY_BYTES
@@ -100,10 +100,25 @@ def cannot_take(target: ResolvedDeployment, param: str, why: str = "") -> None:
     target.cannot_take(param, why)
 
 
+def refuse_absent(
+    target: ResolvedDeployment, asked: Mapping[str, Any], absent: frozenset[str], *, own: Collection[str] = ()
+) -> frozenset[str]:
+    """Refuse parameters of OpenAI's that the API does not have, where they ask for something; return what not to send.
+
+    Those of `own` and of the deployment's `allowed_openai_params` are not refused but pass through by name.
+    """
+    refused = absent - frozenset(own) - frozenset(target.deployment.allowed_openai_params)
+    for name in sorted(asked.keys() & refused):
+        if asked[name] not in NOTHING_ASKED.get(name, ()):
+            cannot_take(target, name)
+    return refused
+
+
 def given(target: ResolvedDeployment, body: Mapping[str, Any]) -> dict[str, Any]:
     """Return the caller's parameters over the deployment's defaults, without those it drops and without nulls."""
-    merged = {**target.defaults, **body}
-    return {name: value for name, value in merged.items() if name not in target.dropped and value is not None}
+    return {
+        name: value for name, value in target.merged(body).items() if name not in target.dropped and value is not None
+    }
 
 
 def encoded(out: Mapping[str, Any]) -> bytes:
@@ -140,6 +155,8 @@ class TranslatedStream:
         """A subclass sets it to the usage told before the end, in OpenAI's fields."""
         self.counts = False
         """Whether `running` counts all that came; else it tells the input alone."""
+        self.held: list[str] = []
+        """Text that a subclass holds back, beside a tool that stands in for a structured answer."""
         self._created = int(time.time())
         self._whole = Completion(endpoint)
         self._parser: Parser = parser or SseParser()
@@ -198,8 +215,12 @@ class TranslatedStream:
         return self._whole.body()
 
     def so_far(self) -> SoFar:
-        """Return what has come, as `Stream` says."""
+        """Return what has come, as `Stream` says; what is held back has come, too, and is charged."""
         found = self._whole.so_far()
+        choices = found.body.get("choices")
+        if choices and self.held:
+            message = {**choices[0]["message"], "content": "".join(self.held)}
+            found = found._replace(body={**found.body, "choices": [{**choices[0], "message": message}]})
         if "usage" in found.body or self.running is None:
             return found
         return SoFar({**found.body, "usage": self.running}, self.counts)

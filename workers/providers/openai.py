@@ -56,7 +56,7 @@ def request(target: ResolvedDeployment, body: Mapping[str, Any], *, streams: boo
     A stream is asked for its usage, where `asks_usage` and the provider need it. Raises `InvalidRequest` when the body
     cannot be written as JSON, or names what the provider cannot take.
     """
-    out = {**target.defaults, **body, "model": target.deployment.model}
+    out = {**target.merged(body), "model": target.deployment.model}
     for name in out.keys() & CONTROL:
         if name not in target.defaults:
             del out[name]

@@ -159,15 +159,31 @@ def _kind(detail: _Detail, *, by_words: bool) -> type[RequestError] | None:
     return next((kind for part, kind in _BY_WORDS if part in words), None)
 
 
+_STATUS_BY_CODE: Final[dict[str, int]] = {
+    "insufficient_quota": 429,
+    "rate_limit_exceeded": 429,
+    "rate_limit_error": 429,
+    "invalid_api_key": 401,
+    "authentication_error": 401,
+    "overloaded_error": 503,
+}
+"""What a typed field of an error stands for that has no status: platform.openai.com/docs/guides/error-codes, and the
+types of Anthropic's that gateways hand on."""
+
+
 def error_status(body: Mapping[str, Any]) -> int | None:
     """Return the status of an error that came in a body with status 200 or in a stream; None where it names none."""
     error = body.get("error")
     if isinstance(error, Mapping):
-        for name in ("status", "code"):
+        for name in ("status", "code", "status_code"):  # the last is Groq's, inside a stream
             value = error.get(name)
             number = int(value) if isinstance(value, str) and re.fullmatch(r"[45]\d\d", value) else value
             if isinstance(number, int) and _FIRST_ERROR <= number <= _LAST_ERROR:
                 return number
+        for name in ("code", "type"):
+            kind = error.get(name)
+            if isinstance(kind, str) and kind.lower() in _STATUS_BY_CODE:
+                return _STATUS_BY_CODE[kind.lower()]
     return None
 
 

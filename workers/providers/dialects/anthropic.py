@@ -15,9 +15,9 @@ from broker.errors import BadUpstreamResponse, ContextLengthExceeded, InvalidReq
 from schemas.request import CHAT
 from workers.providers import legacy, openai
 from workers.providers.base import CallResult, Outbound
-from workers.providers.catalog import ResolvedDeployment
+from workers.providers.catalog import HARMLESS, ResolvedDeployment
 from workers.providers.conversation import Format, bad, most_tokens, response_format, stops, without
-from workers.providers.dialect import Stream, cannot_take, encoded, given
+from workers.providers.dialect import Stream, cannot_take, encoded, given, refuse_absent
 from workers.providers.dialects import anthropic_models as models
 from workers.providers.dialects.anthropic_answer import ANSWER_TOOL, message_of, usage_of
 from workers.providers.dialects.anthropic_messages import choice, conversation, offered, web_search
@@ -33,18 +33,17 @@ OURS: Final = frozenset(
         "model", "messages", "max_tokens", "max_completion_tokens", "stop", "stream", "stream_options", "tools",
         "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort", "user", "metadata", "service_tier",
         "temperature", "top_p", "top_k", "n", "output_config", "web_search_options",
-        # These change nothing of an answer: who asks, how it is cached or kept at OpenAI, how it may be guessed.
-        "store", "safety_identifier", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
-        "prediction",
     }
 )  # fmt: skip
 """OpenAI's parameters that are written anew here."""
 
-ABSENT: Final[Mapping[str, tuple[Any, ...]]] = {
-    "seed": (), "logprobs": (False,), "top_logprobs": (0,), "presence_penalty": (0,), "frequency_penalty": (0,),
-    "logit_bias": ({},), "modalities": (["text"],), "audio": (), "verbosity": ("medium",), "moderation": (),
-}  # fmt: skip
-"""OpenAI's parameters that this API does not have, and the values that ask for nothing."""
+ABSENT: Final = frozenset(
+    {
+        "seed", "logprobs", "top_logprobs", "presence_penalty", "frequency_penalty", "logit_bias", "modalities",
+        "audio", "verbosity", "moderation",
+    }
+)  # fmt: skip
+"""OpenAI's parameters that this API does not have."""
 
 TYPES: Final = {
     "invalid_request_error": 400, "authentication_error": 401, "billing_error": 402, "permission_error": 403,
@@ -88,9 +87,7 @@ def message(target: ResolvedDeployment, endpoint: str, body: Mapping[str, Any], 
     asked = legacy.modern(given(target, body))
     if legacy.is_legacy(body):
         asked["parallel_tool_calls"] = False  # the caller can read one call an answer
-    for name in sorted(asked.keys() & ABSENT.keys()):
-        if asked[name] not in ABSENT[name]:
-            cannot_take(target, name)
+    absent = refuse_absent(target, asked, ABSENT)
     system, turns = conversation(target, asked)
     out: dict[str, Any] = {
         "model": target.deployment.model,
@@ -99,7 +96,10 @@ def message(target: ResolvedDeployment, endpoint: str, body: Mapping[str, Any], 
     }
     if system:
         out["system"] = system
-    sequences = [each for each in stops(asked) if each.strip()]  # the API refuses those of white space
+    sequences = stops(asked)
+    if any(not each.strip() for each in sequences):
+        cannot_take(target, "stop", "Anthropic takes none of white space alone")
+        sequences = [each for each in sequences if each.strip()]
     if sequences:
         out["stop_sequences"] = sequences
     if isinstance(asked.get("output_config"), dict):
@@ -108,7 +108,7 @@ def message(target: ResolvedDeployment, endpoint: str, body: Mapping[str, Any], 
     _sampling(target, asked, out)
     _labels(target, asked, out)
     _thinking(target, asked, out)
-    skipped = OURS | ABSENT.keys() | openai.CONTROL
+    skipped = OURS | absent | HARMLESS | openai.CONTROL
     out.update((name, value) for name, value in without(asked, skipped) if name not in out)
     if streams:
         out["stream"] = True
@@ -196,8 +196,6 @@ def _labels(target: ResolvedDeployment, asked: Mapping[str, Any], out: dict[str,
         out["metadata"] = {"user_id": user}
     if isinstance(metadata, dict) and isinstance(metadata.get("user_id"), str):
         out["metadata"] = {"user_id": metadata["user_id"]}
-    elif metadata:
-        cannot_take(target, "metadata", "Anthropic takes metadata.user_id only")
     if isinstance(tier, str) and tier in TIERS:
         out["service_tier"] = TIERS[tier]
     elif tier is not None:

@@ -89,7 +89,7 @@ def _message(blocks: list[Mapping[str, Any]], *, forced: bool) -> dict[str, Any]
         elif kind in {"thinking", "redacted_thinking"}:
             thoughts.append(dict(block))
         elif kind == "tool_use" and forced and block["name"] == ANSWER_TOOL:
-            answered = orjson.dumps(block["input"]).decode()
+            answered = orjson.dumps(block["input"]).decode() if answered is None else answered
         elif kind == "tool_use":
             calls.append(call_of(_text(block["id"]), _text(block["name"]), orjson.dumps(block["input"]).decode()))
     content = answered if answered is not None else "".join(texts)

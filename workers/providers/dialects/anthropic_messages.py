@@ -14,13 +14,14 @@ from workers.providers.conversation import (
     Media,
     bad,
     calls,
-    joined,
     media,
     messages,
     parts,
+    permitted,
+    said,
     text_of,
+    texts,
     tool_choice,
-    tools,
 )
 from workers.providers.dialect import cannot_take
 
@@ -59,6 +60,9 @@ def conversation(target: ResolvedDeployment, body: Mapping[str, Any]) -> tuple[l
             turn["content"].sort(key=lambda block: block["type"] != "tool_result")
     if not turns:
         bad("messages", "a message of the user is needed beside the system's")
+    last = turns[-1]["content"][-1]
+    if turns[-1]["role"] == "assistant" and last["type"] == "text":
+        last["text"] = last["text"].rstrip()  # a beginning of the answer that ends with white space is refused
     return system, turns
 
 
@@ -79,9 +83,8 @@ def _marked(block: Block, source: Mapping[str, Any]) -> Block:
 
 def _texts(message: Mapping[str, Any], param: str) -> list[Block]:
     blocks = []
-    for index, part in enumerate(parts(message.get("content"), f"{param}.content")):
-        text = joined([part], f"{param}.content[{index}]")
-        if text:
+    for text, part in texts(message, param):
+        if text.strip():  # a blank block is refused
             blocks.append(_marked({"type": "text", "text": text}, part))
     return _last_marked(blocks, message)
 
@@ -106,7 +109,7 @@ def _part(target: ResolvedDeployment, part: Mapping[str, Any], param: str) -> Bl
     kind = part["type"]
     if kind == "text":
         text = text_of(part, param)
-        return {"type": "text", "text": text} if text else None  # an empty block is refused
+        return {"type": "text", "text": text} if text.strip() else None  # a blank block is refused
     if kind in {"image_url", "file"}:
         found = media(part, param, elsewhere=True)
         if kind == "image_url" or found.media_type.startswith("image/"):
@@ -151,8 +154,7 @@ def _source(found: Media, param: str) -> Block:
 
 def _assistant(message: Mapping[str, Any], param: str) -> list[Block]:
     blocks = _thoughts(message, param)
-    for index, part in enumerate(parts(message.get("content"), f"{param}.content")):
-        text = joined([part], f"{param}.content[{index}]")
+    for text, part in said(message, param):
         if text.strip():
             blocks.append(_marked({"type": "text", "text": text}, part))
     for call in calls(message, param):
@@ -167,7 +169,10 @@ def _identity(identity: str) -> str:
 
 
 def _thoughts(message: Mapping[str, Any], param: str) -> list[Block]:
-    """Return the thinking blocks as they came, signatures included: they go first, or the turn is refused."""
+    """Return the thinking blocks as they came, signatures included: they go first, or the turn is refused.
+
+    Thoughts without a signature are those of another provider, and left out: the API takes none but its own.
+    """
     found = message.get("thinking_blocks")
     if found is None:
         return []
@@ -175,7 +180,11 @@ def _thoughts(message: Mapping[str, Any], param: str) -> list[Block]:
         isinstance(block, dict) and block.get("type") in {"thinking", "redacted_thinking"} for block in found
     ):
         bad(f"{param}.thinking_blocks", "a list of thinking and redacted_thinking blocks is needed")
-    return [dict(block) for block in found]
+    return [
+        dict(block)
+        for block in found
+        if block["type"] == "redacted_thinking" or isinstance(block.get("signature"), str)
+    ]
 
 
 def _result(target: ResolvedDeployment, message: Mapping[str, Any], param: str) -> Block:
@@ -205,11 +214,8 @@ def offered(body: Mapping[str, Any]) -> list[Block]:
     listed = body.get("tools")
     native = [tool for tool in listed if _is_native(tool)] if isinstance(listed, list) else []
     rest = {**body, "tools": [tool for tool in listed if not _is_native(tool)]} if native and listed else body
-    asked = tool_choice(body, allowed=True)
     found = []
-    for tool in tools(rest):
-        if asked and asked.allowed and tool.name not in asked.allowed:
-            continue
+    for tool in permitted(rest):
         block: Block = {"name": tool.name, "input_schema": _schema(tool.parameters)}
         if tool.description:
             block["description"] = tool.description
@@ -255,7 +261,7 @@ def _schema(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 def choice(body: Mapping[str, Any], *, has_tools: bool) -> Block | None:
     """Return the tool choice; None where it is left to the API's own default."""
-    asked = tool_choice(body, allowed=True)
+    asked = tool_choice(body)
     parallel = body.get("parallel_tool_calls")
     if parallel is not None and not isinstance(parallel, bool):
         bad("parallel_tool_calls", "true or false is needed")

@@ -16,7 +16,8 @@ class AnthropicStream(TranslatedStream):
     """Blocks come one after the other, each opened, grown and closed; usage counts are cumulative.
 
     The first event counts the input, and the output only as far as it has come, which is next to nothing; the last but
-    one counts all.
+    one counts all. Where a tool stands in for the answer, texts beside it are held back until it is clear that it is
+    not called.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class AnthropicStream(TranslatedStream):
         super().__init__(endpoint, model)
         self._forced = forced
         self._functions = functions
+        self._answered = False
         self._length = 0
         """Characters of content so far."""
         self._inside = inside
@@ -69,6 +71,9 @@ class AnthropicStream(TranslatedStream):
                 refusal = refusal_of(told["delta"])
                 finish = finish_of(reason, calls=self._calls > 0)
                 ended = legacy.finish(finish) if self._functions else finish
+                held, self.held = self.held, []
+                if held and not self._answered:
+                    yield delta({"content": "".join(held)})
                 yield delta({} if refusal is None else {"refusal": refusal}, finish=ended)
         elif kind == "message_stop":
             usage = usage_of(self._usage) if self._usage else None
@@ -91,7 +96,7 @@ class AnthropicStream(TranslatedStream):
             yield delta({"thinking_blocks": [block]})
         elif block["type"] == "tool_use" and not block.get("grown"):
             # A tool without arguments sends none, and an empty text is no JSON.
-            yield self._arguments(block, "{}")
+            yield from self._arguments(block, "{}")
         elif block["type"] == "text" and block.get("cited"):
             annotations = annotations_of(block["cited"], block.get("start", self._length), self._length)
             if annotations:
@@ -99,10 +104,10 @@ class AnthropicStream(TranslatedStream):
 
     def _opened(self, block: dict[str, Any]) -> Iterator[Mapping[str, Any]]:
         if block["type"] == "text" and block.get("text"):
-            yield self._text(block, str(block["text"]))
+            yield from self._text(block, str(block["text"]))
         elif block["type"] == "tool_use":
             if self._forced and block["name"] == ANSWER_TOOL:
-                block["call"] = None
+                block["call"], block["again"], self._answered = None, self._answered, True
                 return
             block["call"], self._calls = self._calls, self._calls + 1
             function = {"name": str(block["name"]), "arguments": ""}
@@ -112,11 +117,11 @@ class AnthropicStream(TranslatedStream):
     def _grown(self, block: dict[str, Any], change: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         kind = change["type"]
         if kind == "text_delta":
-            yield self._text(block, str(change["text"]))
+            yield from self._text(block, str(change["text"]))
         elif kind == "input_json_delta" and "call" in block:  # what its own tools are asked is Anthropic's business
             if text := str(change["partial_json"]):
                 block["grown"] = True
-                yield self._arguments(block, text)
+                yield from self._arguments(block, text)
         elif kind == "thinking_delta":
             block["thinking"] = block.get("thinking", "") + str(change["thinking"])
             yield delta({"reasoning_content": str(change["thinking"])})
@@ -126,15 +131,19 @@ class AnthropicStream(TranslatedStream):
             block.setdefault("cited", []).append(change["citation"])
             yield delta({"citations": [change["citation"]]})
 
-    def _text(self, block: dict[str, Any], text: str) -> dict[str, Any]:
+    def _text(self, block: dict[str, Any], text: str) -> Iterator[Mapping[str, Any]]:
         block.setdefault("start", self._length)
         self._length += len(text)
-        return delta({"content": text})
+        if self._forced:
+            self.held.append(text)
+        else:
+            yield delta({"content": text})
 
-    def _arguments(self, block: Mapping[str, Any], text: str) -> dict[str, Any]:
-        if block["call"] is None:
-            return delta({"content": text})
-        return self._called({"index": block["call"], "function": {"arguments": text}})
+    def _arguments(self, block: Mapping[str, Any], text: str) -> Iterator[Mapping[str, Any]]:
+        if block["call"] is not None:
+            yield self._called({"index": block["call"], "function": {"arguments": text}})
+        elif not block["again"]:  # the first one is the answer
+            yield delta({"content": text})
 
     def _called(self, call: dict[str, Any]) -> dict[str, Any]:
         told = {"tool_calls": [call]}

@@ -21,7 +21,7 @@ from workers.providers.dialect import Stream, given
 from workers.providers.dialects import bedrock_embeddings as embeddings
 from workers.providers.dialects.bedrock_answer import completion_of
 from workers.providers.dialects.bedrock_errors import error, in_stream, kind_of
-from workers.providers.dialects.bedrock_fields import extras, inference, labels, refuse_absent, think
+from workers.providers.dialects.bedrock_fields import extras, inference, labels, think
 from workers.providers.dialects.bedrock_messages import conversation
 from workers.providers.dialects.bedrock_models import Model, of
 from workers.providers.dialects.bedrock_stream import BedrockStream
@@ -61,7 +61,6 @@ def _written(out: Mapping[str, Any]) -> bytes:
 
 
 def _chat(target: ResolvedDeployment, model: Model, asked: Mapping[str, Any], *, streams: bool) -> dict[str, Any]:
-    refuse_absent(target, model, asked)
     system, turns = conversation(target, model, asked)
     out: dict[str, Any] = {"messages": turns, "inferenceConfig": inference(target, model, asked)}
     if system:

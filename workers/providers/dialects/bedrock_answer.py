@@ -154,7 +154,7 @@ def usage_of(raw: object, fields: object = None) -> dict[str, Any] | None:
         "prompt_tokens": prompt,
         "completion_tokens": output,
         "total_tokens": prompt + output,
-        "prompt_tokens_details": {"cached_tokens": read, "cache_creation_tokens": written},
+        "prompt_tokens_details": {"cached_tokens": read, "cache_write_tokens": written},
     }
     told = fields.get("usage") if isinstance(fields, dict) else None
     details = told.get("output_tokens_details") if isinstance(told, dict) else None

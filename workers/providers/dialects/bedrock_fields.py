@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from workers.providers import openai
-from workers.providers.catalog import ResolvedDeployment
+from workers.providers.catalog import HARMLESS, ResolvedDeployment
 from workers.providers.conversation import bad, most_tokens, stops, without
-from workers.providers.dialect import cannot_take
+from workers.providers.dialect import cannot_take, refuse_absent
 from workers.providers.dialects.bedrock_models import Model, Thinking
 
 Block = dict[str, Any]
@@ -30,9 +30,9 @@ THINKING_TOKENS: Final = "/usage/output_tokens_details"
 
 TOP_K: Final = {"anthropic": "top_k", "mistral": "top_k", "cohere": "k", "": "top_k", "qwen": "top_k"}
 """The name of `top_k` in a family's own parameters; Nova has it in an `inferenceConfig` of its own."""
-OWN_NAMES: Final[Mapping[str, Mapping[str, str]]] = {
-    "cohere": {"seed": "seed", "presence_penalty": "presence_penalty", "frequency_penalty": "frequency_penalty"},
-    "ai21": {"presence_penalty": "presence_penalty", "frequency_penalty": "frequency_penalty"},
+OWN_NAMES: Final[Mapping[str, frozenset[str]]] = {
+    "cohere": frozenset({"seed", "presence_penalty", "frequency_penalty"}),
+    "ai21": frozenset({"presence_penalty", "frequency_penalty"}),
 }
 """OpenAI's parameters that a family has among its own: model-parameters-cohere-command-r-plus, …-jamba."""
 
@@ -53,14 +53,13 @@ WRITTEN: Final = frozenset(
     }
 )  # fmt: skip
 """Parameters that are written anew."""
-ABSENT: Final[Mapping[str, tuple[Any, ...]]] = {
-    "seed": (), "logprobs": (False,), "top_logprobs": (0,), "presence_penalty": (0,), "frequency_penalty": (0,),
-    "logit_bias": ({},), "modalities": (["text"],), "audio": (), "prediction": (), "functions": (),
-    "function_call": (), "verbosity": (),
-}  # fmt: skip
-"""OpenAI's parameters that Converse does not have, and the values that ask for nothing."""
-HARMLESS: Final = frozenset({"user", "prompt_cache_key", "safety_identifier"})
-"""Those that change nothing of an answer: left out without a word."""
+ABSENT: Final = frozenset(
+    {
+        "seed", "logprobs", "top_logprobs", "presence_penalty", "frequency_penalty", "logit_bias", "modalities",
+        "audio", "functions", "function_call", "verbosity", "moderation",
+    }
+)  # fmt: skip
+"""OpenAI's parameters that Converse does not have."""
 NATIVE: Final = frozenset(
     {
         "guardrailConfig", "performanceConfig", "requestMetadata", "promptVariables", "projectIdentifier",
@@ -74,14 +73,12 @@ _LABEL: Final = re.compile(r"[a-zA-Z0-9\s:_@$#=/+,.-]{0,256}")
 _MOST_LABELS: Final = 16
 
 
-def refuse_absent(target: ResolvedDeployment, model: Model, asked: Mapping[str, Any]) -> None:
-    """Refuse what neither Converse nor the model has. Raises `InvalidRequest` naming it."""
-    own = OWN_NAMES.get(model.family, {})
-    for name in asked.keys() & ABSENT.keys():
-        if name not in own and asked[name] not in ABSENT[name]:
-            cannot_take(target, name)
+def absent_of(target: ResolvedDeployment, model: Model, asked: Mapping[str, Any]) -> frozenset[str]:
+    """Refuse what neither Converse nor the model has, and return what not to send, as `dialect.refuse_absent` does."""
+    absent = refuse_absent(target, asked, ABSENT, own=OWN_NAMES.get(model.family, ()))
     if asked.get("n", 1) != 1:
         cannot_take(target, "n", "Bedrock gives one answer a request")
+    return absent
 
 
 def inference(target: ResolvedDeployment, model: Model, asked: Mapping[str, Any]) -> Block:
@@ -102,6 +99,9 @@ def inference(target: ResolvedDeployment, model: Model, asked: Mapping[str, Any]
             config[theirs] = value
         elif value != 1:
             cannot_take(target, name, f"{model.name} takes none")
+    if model.family == "anthropic" and any(not each.strip() for each in sequences):
+        cannot_take(target, "stop", "Claude takes none of white space alone")
+        sequences = [each for each in sequences if each.strip()]
     if sequences:
         config["stopSequences"] = sequences
     return config
@@ -110,11 +110,8 @@ def inference(target: ResolvedDeployment, model: Model, asked: Mapping[str, Any]
 def extras(target: ResolvedDeployment, model: Model, asked: Mapping[str, Any]) -> Block:
     """Return `additionalModelRequestFields` but for thinking: a model's own parameters, by its own names."""
     found: Block = {**_section(asked, "additionalModelRequestFields")}
-    known = WRITTEN | ABSENT.keys() | HARMLESS | NATIVE | MERGED | openai.CONTROL
+    known = WRITTEN | absent_of(target, model, asked) | HARMLESS | NATIVE | MERGED | openai.CONTROL
     found.update((name, value) for name, value in without(asked, known) if not name.startswith("aws_"))
-    for name, theirs in OWN_NAMES.get(model.family, {}).items():
-        if asked.get(name) is not None:
-            found[theirs] = asked[name]
     top_k = asked.get("top_k")
     if top_k is None:
         return found

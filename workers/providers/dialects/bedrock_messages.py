@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from workers.providers.catalog import ResolvedDeployment
-from workers.providers.conversation import SYSTEM, bad, calls, joined, messages, parts, text_of
+from workers.providers.conversation import SYSTEM, bad, calls, messages, only_text, parts, text_of
 from workers.providers.dialect import cannot_take
 from workers.providers.dialects.bedrock_media import Names, block_of
 from workers.providers.dialects.bedrock_models import Model
@@ -91,7 +91,7 @@ def _system(model: Model, message: Mapping[str, Any], param: str) -> list[list[B
         place = f"{param}.content[{index}]"
         if part["type"] == "guarded_text":
             groups.append([_guarded(part, place), *cache_point(model, part)])
-        elif text := joined([part], place):
+        elif (text := only_text(part, place)).strip():
             groups.append([{"text": text}, *cache_point(model, part)])
     return _last_marked(model, groups, message)
 
@@ -141,6 +141,9 @@ def _assistant(target: ResolvedDeployment, model: Model, message: Mapping[str, A
             cannot_take(target, place, f"Bedrock takes no part of type {part['type']} from the assistant")
         elif (text := text_of(part, place)).strip():
             groups.append([{"text": text}, *cache_point(model, part)])
+    refusal = message.get("refusal")
+    if isinstance(refusal, str) and refusal.strip():
+        groups.append([{"text": refusal}])
     for call in calls(message, param):
         use = {"toolUseId": tool_id(call.id), "name": call.name, "input": dict(call.arguments)}
         groups.append([{"toolUse": use}, *cache_point(model, call.raw)])

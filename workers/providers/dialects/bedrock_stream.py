@@ -10,7 +10,6 @@ from typing import Any
 import orjson
 
 from broker.errors import BadUpstreamResponse
-from workers.providers.base import SoFar
 from workers.providers.dialect import TranslatedStream, delta, usage_part
 from workers.providers.dialects.bedrock_answer import (
     ANSWER_TOOL,
@@ -38,7 +37,6 @@ class BedrockStream(TranslatedStream):
         """`forced`: a tool stands in for the structured answer."""
         super().__init__(endpoint, model, parser=EventStreamParser())
         self._forced = forced
-        self._held: list[str] = []
         self._answered = False
         self._blocks: dict[int, dict[str, Any]] = {}
         self._calls = 0
@@ -68,20 +66,11 @@ class BedrockStream(TranslatedStream):
         elif event.name == "metadata":
             yield from self._last(told)
 
-    def so_far(self) -> SoFar:
-        """Return what has come, as `Stream` says; what is held back has come, too, and is charged."""
-        found = super().so_far()
-        choices = found.body.get("choices")
-        if choices and self._held:
-            message = {**choices[0]["message"], "content": "".join(self._held)}
-            return found._replace(body={**found.body, "choices": [{**choices[0], "message": message}]})
-        return found
-
     def _block(self, told: Mapping[str, Any]) -> dict[str, Any]:
         return self._blocks.setdefault(_index(told), {})
 
     def _stopped(self, told: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-        held, self._held = self._held, []
+        held, self.held = self.held, []
         if held and not self._answered:
             yield delta({"content": "".join(held)})
         self._fields = told.get("additionalModelResponseFields")
@@ -107,7 +96,7 @@ class BedrockStream(TranslatedStream):
                 return
             if self._forced and use["name"] == ANSWER_TOOL:
                 block["answers"], self._answered = not self._answered, True
-                self._held.clear()
+                self.held.clear()
                 return
             block["call"], self._calls = self._calls, self._calls + 1
             function = {"name": text_in(use["name"]), "arguments": ""}
@@ -118,7 +107,7 @@ class BedrockStream(TranslatedStream):
         if "text" in change:
             text = text_in(change["text"])
             if self._forced and not self._answered:
-                self._held.append(text)
+                self.held.append(text)
             elif self._forced:
                 return
             elif text:

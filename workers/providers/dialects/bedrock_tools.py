@@ -11,7 +11,7 @@ import orjson
 
 from broker.errors import InvalidRequest
 from workers.providers.catalog import ResolvedDeployment
-from workers.providers.conversation import Choice, Format, bad, calls, messages, response_format, tool_choice, tools
+from workers.providers.conversation import Choice, Format, bad, calls, messages, permitted, response_format, tool_choice
 from workers.providers.dialect import cannot_take
 from workers.providers.dialects.bedrock_answer import ANSWER_TOOL
 from workers.providers.dialects.bedrock_messages import cache_point
@@ -118,14 +118,15 @@ def _choose(model: Model, config: Block, choice: Choice | None) -> None:
     if choice.kind == "required":
         config["toolChoice"] = {"any": {}}
         return
-    named = [tool for tool in config["tools"] if tool.get("toolSpec", {}).get("name") == choice.name]
-    if not named:
-        bad("tool_choice", f"no tool is named {choice.name}")
     if model.names_tool:
         config["toolChoice"] = {"tool": {"name": choice.name}}
     else:
         # It has to call one, and this is the only one.
-        config.update(tools=named, toolChoice={"any": {}})
+        config.update(tools=[tool for tool in config["tools"] if _is(tool, choice.name)], toolChoice={"any": {}})
+
+
+def _is(tool: Block, name: str) -> bool:
+    return bool(tool.get("toolSpec", {}).get("name") == name)
 
 
 def _forced(model: Model, asked: Format, offered: list[Block], choice: Choice | None) -> Block:
@@ -140,7 +141,7 @@ def _forced(model: Model, asked: Format, offered: list[Block], choice: Choice | 
 
 
 def _offered(model: Model, asked: Mapping[str, Any]) -> Iterator[Block]:
-    for index, tool in enumerate(tools(asked)):
+    for index, tool in enumerate(permitted(asked)):
         param = f"tools[{index}].function"
         if not _TOOL_NAME.fullmatch(tool.name):
             bad(f"{param}.name", "up to 64 letters, digits, _ and - are needed")

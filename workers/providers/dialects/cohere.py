@@ -26,7 +26,7 @@ from workers.providers import openai
 from workers.providers.base import CallResult, Outbound
 from workers.providers.catalog import ResolvedDeployment
 from workers.providers.conversation import Choice, Format, bad, most_tokens, response_format, stops
-from workers.providers.dialect import Stream, cannot_take, encoded, given
+from workers.providers.dialect import Stream, cannot_take, encoded, given, refuse_absent
 from workers.providers.dialects import rerank
 from workers.providers.dialects.cohere_answer import ANSWER_TOOL, completion_of
 from workers.providers.dialects.cohere_embed import embedded, embeddings
@@ -56,12 +56,13 @@ OURS: Final = frozenset(
     }
 )  # fmt: skip
 """OpenAI's parameters that are written anew here."""
-ABSENT: Final[Mapping[str, tuple[Any, ...]]] = {
-    "n": (1,), "top_logprobs": (0,), "logit_bias": ({},), "modalities": (["text"],), "audio": (), "prediction": (),
-    "web_search_options": (), "functions": ([],), "function_call": (), "verbosity": ("medium",),
-    "service_tier": ("auto", "default"),
-}  # fmt: skip
-"""OpenAI's parameters that this API does not have, and the values that ask for nothing."""
+ABSENT: Final = frozenset(
+    {
+        "n", "top_logprobs", "logit_bias", "modalities", "audio", "web_search_options", "functions", "function_call",
+        "verbosity", "service_tier", "moderation",
+    }
+)  # fmt: skip
+"""OpenAI's parameters that this API does not have."""
 BEFORE: Final = frozenset({"rank_fields", "max_chunks_per_doc"})
 """Parameters of a rerank that version 2 does not have."""
 
@@ -126,9 +127,7 @@ def _format(asked: Mapping[str, Any]) -> Format | None:
 
 
 def _chat(target: ResolvedDeployment, asked: Mapping[str, Any]) -> dict[str, Any]:
-    for name in asked.keys() & ABSENT.keys():
-        if asked[name] not in ABSENT[name]:
-            cannot_take(target, name)
+    absent = refuse_absent(target, asked, ABSENT)
     out: dict[str, Any] = {"model": target.deployment.model, "messages": conversation(target, asked)}
     bound = most_tokens(asked)
     if bound is not None:
@@ -137,7 +136,7 @@ def _chat(target: ResolvedDeployment, asked: Mapping[str, Any]) -> dict[str, Any
     _plain(target, asked, out)
     if "thinking" not in asked:
         _thinking(target, asked, out)
-    return {**out, **own(target, asked, OURS | ABSENT.keys())}
+    return {**out, **own(target, asked, OURS | absent)}
 
 
 def _tools(target: ResolvedDeployment, asked: Mapping[str, Any], out: dict[str, Any]) -> None:

@@ -64,7 +64,7 @@ def _message(message: Mapping[str, Any], *, forced: bool) -> dict[str, Any]:
         function = call["function"]
         name, arguments = _text(function["name"]), _text(function.get("arguments") or "{}")
         if forced and name == ANSWER_TOOL:
-            answered = arguments
+            answered = arguments if answered is None else answered
         else:
             calls.append(call_of(_text(call["id"]), name, arguments))
     text = answered if answered is not None else "".join(texts)

@@ -12,13 +12,14 @@ from workers.providers.conversation import (
     Choice,
     bad,
     calls,
-    joined,
     media,
     messages,
     parts,
+    permitted,
+    said,
     text_of,
+    texts,
     tool_choice,
-    tools,
 )
 from workers.providers.dialect import cannot_take
 
@@ -63,11 +64,7 @@ def _plain(blocks: list[Block]) -> str | list[Block]:
 
 
 def _texts(message: Mapping[str, Any], param: str) -> list[Block]:
-    found = [
-        joined([part], f"{param}.content[{index}]")
-        for index, part in enumerate(parts(message.get("content"), f"{param}.content"))
-    ]
-    return [{"type": "text", "text": text} for text in found if text]
+    return [{"type": "text", "text": text} for text, _ in texts(message, param) if text]
 
 
 def _content(target: ResolvedDeployment, message: Mapping[str, Any], param: str) -> list[Block]:
@@ -110,10 +107,8 @@ def _assistant(target: ResolvedDeployment, message: Mapping[str, Any], param: st
     if message.get("audio") is not None:
         cannot_take(target, f"{param}.audio", "Cohere takes no audio")
     told: Block = {"role": "assistant"}
-    blocks = _thoughts(message, param) + _texts(message, param)
-    refusal = message.get("refusal")
-    if isinstance(refusal, str) and refusal:
-        blocks.append({"type": "text", "text": refusal})
+    blocks = _thoughts(message, param)
+    blocks += [{"type": "text", "text": text} for text, _ in said(message, param) if text]
     if blocks:
         told["content"] = _plain(blocks)
     plan = message.get("tool_plan")
@@ -174,11 +169,9 @@ def _document(part: Mapping[str, Any], param: str) -> Block:
 
 def offered(body: Mapping[str, Any], chosen: Choice | None) -> tuple[list[Block], bool]:
     """Return the tools the model may use, and whether one is strict. A tool chosen by name is offered alone."""
-    found = tools(body)
+    found = permitted(body)
     if chosen is not None and chosen.kind == "function":
         found = [tool for tool in found if tool.name == chosen.name]
-        if not found:
-            bad("tool_choice", f"no tool is named {chosen.name}")
     blocks = []
     for tool in found:
         function: Block = {"name": tool.name, "parameters": dict(tool.parameters)}
@@ -191,6 +184,4 @@ def offered(body: Mapping[str, Any], chosen: Choice | None) -> tuple[list[Block]
 def choice(body: Mapping[str, Any]) -> Choice | None:
     """Return the tool choice; None where it is left to the API's own default."""
     found = tool_choice(body)
-    if found is not None and found.kind in {"required", "function"} and not body.get("tools"):
-        bad("tool_choice", "it needs tools to choose from")
     return None if found is None or found.kind == "auto" else found

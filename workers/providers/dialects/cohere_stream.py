@@ -19,8 +19,6 @@ class CohereStream(TranslatedStream):
         super().__init__(endpoint, model)
         self._forced = forced
         self._answered = False
-        self._held: list[str] = []
-        """Text beside a stand-in, which counts only where the stand-in was not called."""
         self._plan: list[str] = []
         """A plan that may be the stand-in's."""
         self._calls = 0
@@ -69,7 +67,7 @@ class CohereStream(TranslatedStream):
         if thought:
             yield delta({"reasoning_content": thought})
         if text and self._forced:
-            self._held.append(text)
+            self.held.append(text)
         elif text:
             part = delta({"content": text})
             if found:
@@ -88,7 +86,7 @@ class CohereStream(TranslatedStream):
         function = told["function"]
         name, text = str(function["name"]), _text(function.get("arguments"))
         if self._forced and name == ANSWER_TOOL:
-            call = self._open[index] = {"place": None}
+            call = self._open[index] = {"place": None, "again": self._answered}
             self._answered = True
         else:
             if self._plan:
@@ -104,6 +102,8 @@ class CohereStream(TranslatedStream):
         if not text:
             return
         call["grown"] = True
+        if call.get("again"):
+            return  # the first one is the answer
         if call["place"] is None:
             yield delta({"content": text})
         else:
@@ -118,8 +118,8 @@ class CohereStream(TranslatedStream):
         reason = told.get("finish_reason")
         if failure := failure_of("ERROR" if told.get("error") else reason, told.get("error")):
             raise failure
-        if self._held and not self._answered:
-            yield delta({"content": "".join(self._held)})
+        if self.held and not self._answered:
+            yield delta({"content": "".join(self.held)})
         for call in self._open.values():
             yield from self._closed(call)
         yield delta({}, finish=finish_of(reason, calls=self._calls > 0))

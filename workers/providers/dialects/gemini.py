@@ -16,9 +16,9 @@ from broker.errors import BadUpstreamResponse, ContextLengthExceeded, InvalidReq
 from schemas.request import CHAT, EMBEDDINGS
 from workers.providers import legacy, openai
 from workers.providers.base import CallResult, Outbound
-from workers.providers.catalog import ResolvedDeployment
+from workers.providers.catalog import HARMLESS, ResolvedDeployment
 from workers.providers.conversation import bad, most_tokens, response_format, stops, without
-from workers.providers.dialect import Stream, cannot_take, encoded, given
+from workers.providers.dialect import Stream, cannot_take, encoded, given, refuse_absent
 from workers.providers.dialects import gemini_models as models
 from workers.providers.dialects.gemini_answer import GeminiStream, completion_of, served_tier
 from workers.providers.dialects.gemini_contents import choice, contents, offered
@@ -45,15 +45,12 @@ OURS: Final = frozenset(
         "model", "messages", "max_tokens", "max_completion_tokens", "stop", "stream", "stream_options", "tools",
         "tool_choice", "response_format", "reasoning_effort", "logprobs", "generationConfig", "toolConfig",
         "modalities", "audio", "service_tier", "web_search_options", *NUMBERS, *CONFIGURED,
-        # These change nothing of an answer: who asks, how it is cached or kept at OpenAI, how it may be guessed.
-        "store", "user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_options",
-        "prompt_cache_retention", "prediction",
     }
 )  # fmt: skip
-ABSENT: Final[Mapping[str, tuple[Any, ...]]] = {
-    "parallel_tool_calls": (True,), "logit_bias": ({},), "verbosity": ("medium",), "moderation": (),
-}  # fmt: skip
-"""OpenAI's parameters that this API does not have, and the values that ask for nothing."""
+ABSENT: Final = frozenset({"parallel_tool_calls", "logit_bias", "verbosity", "moderation"})
+"""OpenAI's parameters that this API does not have."""
+MOST_STOPS: Final = 5
+"""ai.google.dev/api/generate-content, `stopSequences`."""
 
 TIERS: Final = {"default": "standard", "standard": "standard", "flex": "flex", "priority": "priority"}
 """OpenAI's names of tiers → Google's; `auto` is its default."""
@@ -84,9 +81,9 @@ def outbound(target: ResolvedDeployment, endpoint: str, body: Mapping[str, Any],
 
 def _chat(target: ResolvedDeployment, given_body: Mapping[str, Any]) -> dict[str, Any]:
     asked = legacy.modern(dict(given_body))
-    for name in sorted(asked.keys() & ABSENT.keys()):
-        if asked[name] not in ABSENT[name]:
-            cannot_take(target, name)
+    if not asked.get("tools"):
+        asked.pop("parallel_tool_calls", None)  # nothing that could be called
+    absent = refuse_absent(target, asked, ABSENT)
     system, turns = contents(target, asked)
     out: dict[str, Any] = {"contents": turns}
     if system:
@@ -105,7 +102,7 @@ def _chat(target: ResolvedDeployment, given_body: Mapping[str, Any]) -> dict[str
         out["serviceTier"] = TIERS[tier]
     elif tier not in {None, "auto"} if isinstance(tier, str | None) else True:
         cannot_take(target, "service_tier", "Gemini has default, flex and priority")
-    out.update((name, value) for name, value in without(asked, OURS | ABSENT.keys() | openai.CONTROL))
+    out.update((name, value) for name, value in without(asked, OURS | absent | HARMLESS | openai.CONTROL))
     return out
 
 
@@ -120,7 +117,7 @@ def _config(target: ResolvedDeployment, asked: Mapping[str, Any]) -> dict[str, A
         if isinstance(value, bool) or not isinstance(value, int | float):
             bad(name, "a number is needed")
         config[theirs] = value
-    _shape(asked, config)
+    _shape(target, asked, config)
     _spoken(target, asked, config)
     thinking = _thinking(target, asked)
     if thinking is not None:
@@ -128,7 +125,7 @@ def _config(target: ResolvedDeployment, asked: Mapping[str, Any]) -> dict[str, A
     return config
 
 
-def _shape(asked: Mapping[str, Any], config: dict[str, Any]) -> None:
+def _shape(target: ResolvedDeployment, asked: Mapping[str, Any], config: dict[str, Any]) -> None:
     """Add what bounds and forms the answer."""
     if config.get("candidateCount") == 1:
         del config["candidateCount"]
@@ -137,7 +134,9 @@ def _shape(asked: Mapping[str, Any], config: dict[str, Any]) -> None:
     bound, sequences, wanted = most_tokens(asked), stops(asked), response_format(asked)
     if bound is not None:
         config["maxOutputTokens"] = bound
-    if sequences:
+    if len(sequences) > MOST_STOPS:
+        cannot_take(target, "stop", f"Gemini takes up to {MOST_STOPS}")
+    elif sequences:
         config["stopSequences"] = sequences
     if wanted is not None:
         config["responseMimeType"] = "application/json"

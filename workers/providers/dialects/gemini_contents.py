@@ -21,6 +21,7 @@ from workers.providers.conversation import (
     media,
     messages,
     parts,
+    said,
     text_of,
     tool_choice,
     tools,
@@ -118,7 +119,7 @@ def _known(target: ResolvedDeployment, identity: str) -> dict[str, str]:
 
 
 def _model(target: ResolvedDeployment, message: Mapping[str, Any], param: str) -> list[Part]:
-    text = joined(message.get("content"), f"{param}.content")
+    text = "".join(text for text, _ in said(message, param))
     text_part = _signed({"text": text}, message)
     # A signature can come with no text; it is given back as it came.
     found = [text_part] if text or len(text_part) > 1 else []
@@ -207,7 +208,7 @@ def _search(target: ResolvedDeployment, body: Mapping[str, Any]) -> list[dict[st
 
 def choice(body: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the calling mode; None where it is left to the API's default."""
-    asked = tool_choice(body, allowed=True)
+    asked = tool_choice(body)
     if asked is None or not body.get("tools"):
         return None
     modes = {"auto": "VALIDATED" if asked.allowed else "AUTO", "none": "NONE", "required": "ANY", "function": "ANY"}

@@ -7,10 +7,18 @@ effort); levels of the newest models as LiteLLM's users know them.
 import re
 from typing import Any, Final
 
-EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh")
+EFFORTS: Final = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
-BUDGETS: Final = {"none": 0, "minimal": 1_024, "low": 1_024, "medium": 8_192, "high": 24_576, "xhigh": 24_576}
-"""Thinking tokens by `reasoning_effort` for Gemini 2.5, those of Google's own OpenAI endpoint."""
+BUDGETS: Final = {
+    "none": 0,
+    "minimal": 1_024,
+    "low": 1_024,
+    "medium": 8_192,
+    "high": 24_576,
+    "xhigh": 24_576,
+    "max": 24_576,
+}
+"""Thinking tokens by `reasoning_effort` for Gemini 2.5, those of Google's own OpenAI endpoint; higher ones as high."""
 MOST_OF_PRO: Final = 32_768
 """Thinking tokens that 2.5 Pro takes at most; the others take 24,576."""
 
@@ -34,12 +42,15 @@ def can_rest(model: str) -> bool:
 def thinking(model: str, effort: str) -> dict[str, Any]:
     """Return the `thinkingConfig` of an effort; the nearest level where the model has not that very one."""
     if _BUDGETED.search(model):
-        most = effort == "xhigh" and "pro" in model
-        return {"thinkingBudget": MOST_OF_PRO if most else BUDGETS[effort], "includeThoughts": effort != "none"}
-    level = effort
+        most = effort in {"xhigh", "max"} and "pro" in model
+        return {
+            "thinkingBudget": MOST_OF_PRO if most else BUDGETS.get(effort, BUDGETS["high"]),
+            "includeThoughts": effort != "none",
+        }
+    level = "xhigh" if effort == "max" else effort
     if effort == "minimal" and not _MINIMAL.search(model):
         level = "low"
-    if effort == "xhigh" and not _XHIGH.search(model):
+    if level == "xhigh" and not _XHIGH.search(model):
         level = "high"
     return {"thinkingLevel": level, "includeThoughts": True}
 

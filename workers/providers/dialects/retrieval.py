@@ -16,9 +16,6 @@ UNREADABLE: Final = (
 )  # fmt: skip
 """What reading an answer of a wrong shape raises."""
 
-KEEPS: Final = frozenset({"prompt_cache_retention"})
-"""How long OpenAI keeps a prompt: harmless as well."""
-
 MOST: Final = 2**53
 """Above it a JSON number is no whole one for every reader (RFC 8259, section 6); no answer counts that far."""
 
@@ -41,7 +38,7 @@ def own(target: ResolvedDeployment, asked: Mapping[str, Any], known: frozenset[s
     Of those that speak to a broker, only what the deployment itself says.
     """
     fixed = openai.CONTROL & (target.defaults.keys() - target.dropped)
-    told = dict(without(asked, known | HARMLESS | KEEPS | openai.CONTROL))
+    told = dict(without(asked, known | HARMLESS | openai.CONTROL))
     return told | {name: target.defaults[name] for name in fixed}
 
 

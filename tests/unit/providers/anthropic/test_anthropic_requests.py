@@ -154,7 +154,7 @@ def test_reasoning_effort_is_adaptive_or_a_budget_that_does_not_eat_the_answer()
     ("body", "param"),
     [
         ({"n": 2}, "n"), ({"seed": 1}, "seed"), ({"temperature": 1.5}, "temperature"), ({"logprobs": True}, "logprobs"),
-        ({"service_tier": "flex"}, "service_tier"), ({"metadata": {"a": "b"}}, "metadata"),
+        ({"service_tier": "flex"}, "service_tier"), ({"stop": ["\n"]}, "stop"),
         ({"reasoning_effort": "high", "temperature": 0.2}, "temperature"),
         ({"presence_penalty": 1}, "presence_penalty"),
     ],

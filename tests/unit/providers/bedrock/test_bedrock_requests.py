@@ -74,7 +74,7 @@ def test_the_check_itself_refuses_fields_that_the_service_does_not_have() -> Non
         (CLAUDE, {"service_tier": "owl"}, "service_tier"), (CLAUDE, {"metadata": {"a": 1}}, "metadata"),
         (CLAUDE, {"metadata": {"a": "ä"}}, "metadata"), (CLAUDE, {"audio": {}}, "audio"),
         (CLAUDE, {"modalities": ["text", "audio"]}, "modalities"), (CLAUDE, {"verbosity": "low"}, "verbosity"),
-        (CLAUDE, {"prediction": {}}, "prediction"), (CLAUDE, {"functions": []}, "functions"),
+        (CLAUDE, {"stop": "\n"}, "stop"), (CLAUDE, {"functions": [{"name": "f"}]}, "functions"),
         (CLAUDE, {"reasoning_effort": "high", "temperature": 0.2}, "temperature"),
         (CLAUDE, {"reasoning_effort": "high", "top_k": 3}, "top_k"),
         (CLAUDE, {"web_search_options": {}}, "web_search_options"),

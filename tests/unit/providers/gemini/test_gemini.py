@@ -135,7 +135,7 @@ def test_structured_answers_and_thinking() -> None:
 
 @pytest.mark.parametrize(
     ("body", "param"),
-    [({"parallel_tool_calls": False}, "parallel_tool_calls"), ({"logit_bias": {"1": 2}}, "logit_bias"),
+    [({"logit_bias": {"1": 2}}, "logit_bias"),
      ({"reasoning_effort": "none"}, "reasoning_effort"), ({"service_tier": "scale"}, "service_tier")],
 )  # fmt: skip
 def test_what_it_cannot_take_is_refused_by_name_or_dropped(body: dict[str, Any], param: str) -> None:
