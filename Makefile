@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+JOBS   ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help install demo test lint type fuzz parameters bench fairness parked chaos tenants backlog kafka clean
@@ -25,7 +26,10 @@ demo: install  ## the main job on this machine: 40 requests over three aliases, 
 	@$(BIN)/broker demo
 
 test: install lint type  ## lint, types and the whole suite except chaos and bench
-	@$(BIN)/python -m pytest -m "not chaos and not bench" --cov --cov-report=term:skip-covered
+	@echo "units, on $(JOBS) cores"
+	@$(BIN)/python -m pytest tests/unit tests/golden -n $(JOBS) -q --cov --cov-report=
+	@echo "contracts, integration, end to end: real parts, one test after another"
+	@$(BIN)/python -m pytest --ignore=tests/unit --ignore=tests/golden -m "not chaos and not bench" --cov --cov-append --cov-report=term:skip-covered
 
 lint: install  ## ruff: every rule, formatting
 	@$(BIN)/ruff check .
