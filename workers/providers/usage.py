@@ -3,12 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from workers.providers.base import SoFar, Usage
 
 CHARACTERS_PER_TOKEN: Final = 4
 """English text under OpenAI's tokenizers: help.openai.com/en/articles/4936856. An estimate is marked as one."""
+
+
+MOST_TOKENS: Final = (1 << 31) - 1
+"""A larger count is none: no model takes as much, and the ledger's columns end there (UInt32, two of them added)."""
 
 
 def usage_of(raw: object) -> Usage | None:
@@ -20,11 +24,13 @@ def usage_of(raw: object) -> Usage | None:
         return None
     found = raw.get("prompt_tokens", raw.get("input_tokens"))
     answered = raw.get("completion_tokens", raw.get("output_tokens"))
-    if type(found) is not int or found < 0:
+    if not _is_count(found):
         total = raw.get("total_tokens")
-        if type(answered) is int or type(total) is not int or total < 0:
+        if type(answered) is int or not _is_count(total):
             return None
         found = total
+    if type(answered) is int and answered > MOST_TOKENS:
+        return None
     prompt: int = found
     output = answered if type(answered) is int and answered > 0 else 0
     into, out = raw.get("prompt_tokens_details"), raw.get("completion_tokens_details")
@@ -131,7 +137,11 @@ def _size(value: object) -> int:
 
 def _count(source: Mapping[str, Any], name: str) -> int:
     value = source.get(name)
-    return value if type(value) is int and value > 0 else 0
+    return value if type(value) is int and 0 < value <= MOST_TOKENS else 0
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value <= MOST_TOKENS
 
 
 def _dict(value: object) -> Mapping[str, Any]:

@@ -191,3 +191,11 @@ def test_what_is_wrong_is_told_by_status_then_by_the_typed_field_then_by_words(
     found = openai.error(status, {}, json.dumps({"error": error}).encode(), NOW)
     assert isinstance(found, UpstreamError)
     assert found.fault is fault
+
+
+@pytest.mark.parametrize("field", ["prompt_tokens", "completion_tokens"])
+def test_a_count_that_no_ledger_could_hold_is_none_and_the_tokens_are_estimated(field: str) -> None:
+    told = {"prompt_tokens": 5, "completion_tokens": 6, "total_tokens": 11, field: 1 << 32}
+    body = {"choices": [{"message": {"role": "assistant", "content": "four"}}], "usage": told}
+    found = answer(CHAT, {"messages": [{"role": "user", "content": "eight ch"}]}, body)
+    assert (found.usage.input_tokens, found.usage.output_tokens, found.usage.estimated) == (2, 1, True)

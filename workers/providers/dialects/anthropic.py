@@ -24,6 +24,7 @@ from workers.providers.dialects.anthropic_messages import choice, conversation, 
 from workers.providers.dialects.anthropic_models import EFFORTS
 from workers.providers.dialects.anthropic_schema import Inexpressible, cleaned
 from workers.providers.dialects.anthropic_stream import AnthropicStream
+from workers.providers.openai_stream import written
 
 DEFAULT_MAX_TOKENS: Final = 4096
 """Of an answer whose request sets no bound, which this API insists on; what LiteLLM sends as well."""
@@ -253,7 +254,7 @@ def answer(
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         raise BadUpstreamResponse("the upstream's answer is not a message") from None
-    result = openai.result(target, endpoint, asked, found, orjson.dumps(found), headers)
+    result = openai.result(target, endpoint, asked, found, written(found), headers)
     usage = body.get("usage")
     return result if not isinstance(usage, dict) else replace(result, usage=replace(result.usage, raw=usage))
 

@@ -22,6 +22,7 @@ from workers.providers.dialect import Stream, cannot_take, encoded, given, refus
 from workers.providers.dialects import gemini_models as models
 from workers.providers.dialects.gemini_answer import GeminiStream, completion_of, served_tier
 from workers.providers.dialects.gemini_contents import choice, contents, offered
+from workers.providers.openai_stream import written
 from workers.providers.usage import estimate
 
 NUMBERS: Final = {
@@ -236,7 +237,7 @@ def read(  # noqa: PLR0913, PLR0917 - the contract's, and how the body is transl
     if embeds and "usage" not in found:
         usage = estimate(asked, {})  # a body has to have a usage, and the ledger has to know that nobody counted
         found["usage"] = {"prompt_tokens": usage.input_tokens, "total_tokens": usage.input_tokens}
-    result = openai.result(target, endpoint, asked, found, orjson.dumps(found), headers)
+    result = openai.result(target, endpoint, asked, found, written(found), headers)
     if usage is not None:
         return replace(result, usage=usage)
     return result if not isinstance(told, dict) else replace(result, usage=replace(result.usage, raw=told))

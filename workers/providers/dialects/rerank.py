@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-import orjson
-
 from broker.errors import BadUpstreamResponse
 from schemas.request import RERANK
 from workers.providers import openai
@@ -18,6 +16,7 @@ from workers.providers.catalog import ResolvedDeployment
 from workers.providers.conversation import bad
 from workers.providers.dialect import cannot_take
 from workers.providers.dialects.retrieval import count, own
+from workers.providers.openai_stream import written
 from workers.providers.usage import estimate
 from workers.providers.usage import usage_of as told_usage
 
@@ -90,7 +89,7 @@ def result(
         "results": results,
     }
     shaped |= {"meta": meta} if meta else {}
-    read = openai.result(target, RERANK, asked, shaped, orjson.dumps(shaped), headers)
+    read = openai.result(target, RERANK, asked, shaped, written(shaped), headers)
     model = body.get("model")
     return replace(read, usage=usage, model=model if isinstance(model, str) and model else read.model)
 
