@@ -7,14 +7,14 @@ from typing import Any, Final
 import pytest
 from anthropic.types import MessageCreateParams
 from google.genai import types
-from openai.types import CompletionCreateParams, EmbeddingCreateParams, ImageGenerateParams
+from openai.types import CompletionCreateParams, EmbeddingCreateParams, ImageGenerateParams, ModerationCreateParams
 from openai.types.audio import SpeechCreateParams
 from openai.types.chat import CompletionCreateParams as ChatCreateParams
 from openai.types.responses import ResponseCreateParams
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from typing_extensions import is_typeddict
 
-from schemas.request import CHAT, COMPLETIONS, EMBEDDINGS, IMAGES, RESPONSES, SPEECH
+from schemas.request import CHAT, COMPLETIONS, EMBEDDINGS, IMAGES, MODERATIONS, RESPONSES, SPEECH
 from tests.golden.cases import cases
 
 
@@ -34,6 +34,7 @@ PARAMS: Final[dict[str, TypeAdapter[Any]]] = {
     EMBEDDINGS: TypeAdapter(EmbeddingCreateParams),
     RESPONSES: TypeAdapter(ResponseCreateParams),
     IMAGES: TypeAdapter(ImageGenerateParams),
+    MODERATIONS: TypeAdapter(ModerationCreateParams),
     SPEECH: TypeAdapter(SpeechCreateParams),
 }
 MESSAGE: Final[TypeAdapter[Any]] = TypeAdapter(MessageCreateParams)
@@ -101,8 +102,8 @@ def check(adapter: TypeAdapter[Any], body: dict[str, Any]) -> None:
             left.extend(value)
 
 
-@pytest.mark.parametrize(("folder", "case"), sent_to("azure"))
-def test_what_goes_to_azure_is_openais(folder: str, case: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("folder", "case"), [*sent_to("azure"), *sent_to("openai_api")])
+def test_what_goes_to_openai_and_azure_is_openais(folder: str, case: dict[str, Any]) -> None:
     del folder
     check(PARAMS[case["endpoint"]], case["sent"])
 

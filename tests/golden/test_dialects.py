@@ -21,7 +21,7 @@ def raw(value: Any) -> bytes:
 
 
 def test_every_dialect_with_a_wire_format_of_its_own_has_golden_files() -> None:
-    assert {"anthropic", "azure", "bedrock", "cohere", "gemini", "rerank", "vertex"} <= set(folders())
+    assert {"anthropic", "azure", "bedrock", "openai_api", "cohere", "gemini", "rerank", "vertex"} <= set(folders())
 
 
 @pytest.mark.parametrize(("folder", "case"), cases("requests"))
