@@ -26,10 +26,10 @@ demo: install  ## the main job on this machine: 40 requests over three aliases, 
 	@$(BIN)/broker demo
 
 test: install lint type  ## lint, types and the whole suite except chaos and bench
-	@echo "units, on $(JOBS) cores"
-	@$(BIN)/python -m pytest tests/unit tests/golden -n $(JOBS) -q --cov --cov-report=
+	@echo "units, golden files, simulated providers, on $(JOBS) cores"
+	@$(BIN)/python -m pytest tests/unit tests/golden tests/integration/simulate -n $(JOBS) -q --cov --cov-report=
 	@echo "contracts, integration, end to end: real parts, one test after another"
-	@$(BIN)/python -m pytest --ignore=tests/unit --ignore=tests/golden -m "not chaos and not bench" --cov --cov-append --cov-report=term:skip-covered
+	@$(BIN)/python -m pytest --ignore=tests/unit --ignore=tests/golden --ignore=tests/integration/simulate -m "not chaos and not bench" --cov --cov-append --cov-report=term:skip-covered
 
 lint: install  ## ruff: every rule, formatting
 	@$(BIN)/ruff check .
