@@ -77,7 +77,7 @@ def test_a_stream_may_be_cut_after_any_byte(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STREAMS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_a_damaged_stream_is_a_typed_error_or_chunks_and_never_silences_what_came(
     name: str, data: st.DataObject
@@ -127,7 +127,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     choices=st.lists(
         st.fixed_dictionaries({"delta": VALUES}, optional={"finish_reason": VALUES, "index": VALUES, "text": VALUES}),

@@ -147,7 +147,7 @@ def test_a_response_that_is_cut_or_fails_in_its_stream_is_no_answer(target: Reso
         max_size=4),
     max_leaves=12,
 ))  # fmt: skip
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_no_answer_makes_anything_but_a_request_error(endpoint: str, body: Any) -> None:
     target = resolve(Deployment(name="a/0", alias="a", provider="openai", model="m", api_base="http://127.0.0.1:1/v1"))
     try:

@@ -156,7 +156,7 @@ def test_there_is_a_reader_for_every_provider_of_the_table() -> None:
 
 @pytest.mark.parametrize("provider", READERS)
 @given(messages=conversations())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_conversation_keeps_its_meaning(provider: str, messages: list[dict[str, Any]]) -> None:
     asked = {"model": "a", "messages": messages, "tools": TOOLS}
     resolved = target(provider, **WITH_IDS.get(provider, {}))

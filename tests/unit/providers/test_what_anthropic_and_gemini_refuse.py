@@ -144,7 +144,7 @@ MODELS = st.sampled_from(
 
 
 @given(st.dictionaries(NAMES, JUNK, max_size=5), MODELS, st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_no_body_makes_anything_but_a_request_error(body: dict[str, Any], which: tuple[str, str], drops: bool) -> None:  # noqa: FBT001 - drawn
     try:
         sent(*which, body, drop_params=drops)
@@ -153,7 +153,7 @@ def test_no_body_makes_anything_but_a_request_error(body: dict[str, Any], which:
 
 
 @given(JUNK.filter(lambda value: isinstance(value, dict)))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_no_schema_makes_anything_but_a_request_error(schema: dict[str, Any]) -> None:
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object", **schema}}}
     try:

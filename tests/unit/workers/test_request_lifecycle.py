@@ -207,7 +207,7 @@ def moves(monkeypatch: pytest.MonkeyPatch) -> list[tuple[State, State]]:
 scripts = st.lists(st.sampled_from(["good", "busy", "wrong", "cut"]), max_size=4)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     script=st.dictionaries(st.sampled_from(["a", "b", "c"]), scripts, min_size=1),
     crashes=st.lists(st.integers(1, PORT_STEPS + 6), max_size=2),

@@ -201,7 +201,7 @@ ARGUMENTS = st.dictionaries(st.text(max_size=5), st.integers(-9, 9) | st.text(ma
 
 
 @given(st.text(max_size=20), st.lists(st.tuples(st.sampled_from("fg"), ARGUMENTS), max_size=3), st.text(max_size=9))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_conversation_goes_there_and_back_without_losing_meaning(
     text: str, calls: list[tuple[str, dict[str, Any]]], signature: str
 ) -> None:
@@ -234,7 +234,7 @@ def mangled(draw: st.DrawFn) -> bytes:
 
 
 @given(mangled())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_no_answer_and_no_stream_makes_anything_but_a_request_error(raw: bytes) -> None:
     for attempt in (
         lambda: anthropic.answer(target(), CHAT, {}, raw, {}),

@@ -228,7 +228,7 @@ JUNK = st.recursive(
     ),
     st.sampled_from([NOW, BEFORE]),
 )  # fmt: skip
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_no_body_makes_anything_but_a_request_error(body: dict[str, Any], model: str) -> None:
     body.setdefault("messages", [{"role": "user", "content": "x"}])
     try:

@@ -147,7 +147,7 @@ def turns(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(st.lists(st.tuples(TEXT, turns()), min_size=1, max_size=3), st.integers(1, 5))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_conversation_goes_there_and_back_without_losing_anything(spoken: list[Any], pieces: int) -> None:
     messages: list[dict[str, Any]] = [{"role": "system", "content": "S"}]
     for question, turn in spoken:
@@ -295,7 +295,7 @@ def changed(value: Any, data: st.DataObject) -> Any:
 
 
 @given(st.sampled_from(ANSWERS), st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_changed_answer_is_an_answer_or_a_typed_error(case: dict[str, Any], data: st.DataObject) -> None:
     raw = json.dumps(changed(case["answer"], data)).encode()
     if data.draw(st.integers(0, 9)) == 0:
@@ -307,7 +307,7 @@ def test_a_changed_answer_is_an_answer_or_a_typed_error(case: dict[str, Any], da
 
 
 @given(st.sampled_from(STREAMS), st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_changed_stream_is_a_stream_or_a_typed_error(case: dict[str, Any], data: st.DataObject) -> None:
     buffer = EventStreamBuffer()
     buffer.add_data(stream_of("bedrock", case["stream"]))

@@ -267,7 +267,7 @@ JUNK = st.recursive(
     st.sampled_from([*MODELS, "amazon.titan-embed-text-v2:0", "cohere.embed-v4:0"]),
     st.sampled_from([CHAT, EMBEDDINGS]),
 )  # fmt: skip
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_no_body_makes_anything_but_a_request_error(body: dict[str, Any], name: str, endpoint: str) -> None:
     body.setdefault("messages", [{"role": "user", "content": "x"}])
     try:

@@ -52,14 +52,14 @@ def written(name: str, headers: dict[str, tuple[Any, str]], payload: bytes) -> b
 
 
 @given(st.lists(MESSAGES, min_size=1, max_size=4), st.integers(1, 200))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_any_cut_of_any_messages_gives_what_botocore_reads(messages: list[Any], size: int) -> None:
     whole = b"".join(written(*each) for each in messages)
     assert cut(whole, size) == as_botocore_reads(whole)
 
 
 @given(st.lists(MESSAGES, min_size=1, max_size=3), st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_changed_bytes_give_fewer_events_or_a_typed_error_and_never_another_event(
     messages: list[Any], data: st.DataObject
 ) -> None:
@@ -76,14 +76,14 @@ def test_changed_bytes_give_fewer_events_or_a_typed_error_and_never_another_even
 
 
 @given(st.binary(max_size=200), st.integers(1, 50))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_any_bytes_are_events_or_a_typed_error(raw: bytes, size: int) -> None:
     with suppress(BadUpstreamResponse):
         assert b"".join(each.data for each in cut(raw, size)) in raw
 
 
 @given(st.binary(max_size=80))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_any_headers_with_good_checksums_are_an_event_or_a_typed_error(headers: bytes) -> None:
     with suppress(BadUpstreamResponse):
         assert [each.data for each in cut(frame(TYPE + headers, b"x"), 1 << 20)] == [b"x"]

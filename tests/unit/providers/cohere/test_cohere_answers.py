@@ -185,7 +185,7 @@ def written(message: dict[str, Any]) -> tuple[dict[str, Any], str]:
 
 
 @given(told())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_message_goes_there_and_back_as_it_was(message: dict[str, Any]) -> None:
     out, reason = written(message)
     choice = read(answer(out, reason))["choices"][0]
@@ -194,7 +194,7 @@ def test_a_message_goes_there_and_back_as_it_was(message: dict[str, Any]) -> Non
 
 
 @given(told(), st.integers(1, 9))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_message_in_pieces_goes_there_and_back_as_it_was(message: dict[str, Any], size: int) -> None:
     out, reason = written(message)
     events: list[dict[str, Any]] = [START]
@@ -254,7 +254,7 @@ def mutated(draw: st.DrawFn, value: Any) -> Any:
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_no_answer_makes_anything_but_a_typed_outcome(data: st.DataObject) -> None:
     _, case = data.draw(st.sampled_from(ANSWERS))
     raw = orjson.dumps(data.draw(mutated(case["answer"])))
@@ -283,7 +283,7 @@ def garbled(draw: st.DrawFn, raw: bytes) -> bytes:
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_no_stream_makes_anything_but_a_typed_outcome(data: st.DataObject) -> None:
     folder, case = data.draw(st.sampled_from(STREAMS))
     lines = (Path(FOLDER) / folder / case["stream"]).read_bytes().split(b"\n")
@@ -305,7 +305,7 @@ def test_no_stream_makes_anything_but_a_typed_outcome(data: st.DataObject) -> No
 
 
 @given(st.data(), st.integers(400, 599))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_no_error_makes_anything_but_a_typed_one(data: st.DataObject, status: int) -> None:
     folder, case = data.draw(st.sampled_from(ERRORS))
     deployment = case.get("deployment") or {"provider": folder, "model": "m"}

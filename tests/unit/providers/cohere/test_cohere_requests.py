@@ -267,7 +267,7 @@ def meant(message: dict[str, Any]) -> dict[str, Any]:
 
 
 @given(conversations())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_conversation_with_tools_goes_there_and_back_without_losing_meaning(messages: list[dict[str, Any]]) -> None:
     tools = [{"type": "function", "function": {"name": name}} for name in ("get_weather", "now", "search")]
     out = sent({"messages": messages, "tools": tools})
@@ -299,7 +299,7 @@ FIELDS = [
     st.sampled_from([CHAT, EMBEDDINGS, RERANK]),
     st.sampled_from([("cohere", cohere), ("jina_ai", jina), ("voyage", voyage)]),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_no_body_makes_anything_but_a_request_error(body: dict[str, Any], endpoint: str, spoken: Any) -> None:
     provider, dialect = spoken
     before = orjson.dumps(body)

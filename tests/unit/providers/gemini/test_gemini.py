@@ -315,7 +315,7 @@ def test_errors(status: int, told: dict[str, Any], wanted: type[RequestError], s
 
 @given(st.text(max_size=20), st.lists(st.tuples(st.sampled_from("fg"), st.dictionaries(
     st.text(max_size=5), st.integers(-9, 9) | st.text(max_size=5), max_size=3)), max_size=3))  # fmt: skip
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_conversation_goes_there_and_back_without_losing_meaning(
     text: str, calls: list[tuple[str, dict[str, Any]]]
 ) -> None:
@@ -330,7 +330,7 @@ def test_a_conversation_goes_there_and_back_without_losing_meaning(
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_no_answer_and_no_stream_makes_anything_but_a_request_error(data: st.DataObject) -> None:
     raw = bytearray(STREAM if data.draw(st.booleans()) else orjson.dumps(whole(candidate(THOUGHT, USE))))
     for _ in range(data.draw(st.integers(1, 6))):

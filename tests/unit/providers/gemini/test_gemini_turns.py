@@ -37,7 +37,7 @@ def conversation(rounds: list[tuple[int, bool, bool, Any]]) -> list[dict[str, An
 
 
 @given(ROUNDS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_signatures_survive_and_as_many_results_as_calls_follow_in_a_turn_of_their_own(
     rounds: list[tuple[int, bool, bool, Any]],
 ) -> None:
