@@ -149,6 +149,8 @@ def _event(data: bytes) -> dict[str, Any]:
         raise BadUpstreamResponse("an event of the upstream's stream is not JSON") from None
     if not isinstance(told, dict):
         raise BadUpstreamResponse("an event of the upstream's stream is no object")
+    if not isinstance(told.get("type", ""), str):
+        raise BadUpstreamResponse("an event of the upstream's stream has a type that is no text")
     return told
 
 

@@ -15,6 +15,7 @@ from broker.errors import BadUpstreamResponse, InvalidRequest, RequestError
 from schemas.request import IMAGES, MODERATIONS, RERANK, RESPONSES, SPEECH, TRANSCRIPTIONS
 from workers.providers.catalog import ResolvedDeployment, resolve
 from workers.providers.dialects import openai
+from workers.providers.openai_shapes import ResponseStream
 
 JSON = {"content-type": "application/json"}
 
@@ -154,3 +155,9 @@ def test_no_answer_makes_anything_but_a_request_error(endpoint: str, body: Any) 
         openai.answer(target, endpoint, {"input": "x"}, orjson.dumps(body), JSON)
     except RequestError:
         return
+
+
+@pytest.mark.parametrize("kind", [b"[null]", b"{}", b"7"])
+def test_an_event_of_a_response_whose_type_is_no_text_is_a_bad_answer(kind: bytes) -> None:
+    with pytest.raises(BadUpstreamResponse, match="no text"):
+        list(ResponseStream().feed(b'data: {"type": ' + kind + b"}\n\n"))
