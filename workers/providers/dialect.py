@@ -129,6 +129,12 @@ def encoded(out: Mapping[str, Any]) -> bytes:
         raise InvalidRequest(f"the body cannot be written as JSON: {error}") from None
 
 
+def count(source: Mapping[str, Any], name: str) -> int:
+    """Return a count of a provider's usage; 0 for what is none."""
+    value = source.get(name)
+    return value if type(value) is int and value > 0 else 0
+
+
 class Parser(Protocol):
     """Cuts a byte stream into events."""
 

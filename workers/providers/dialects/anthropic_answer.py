@@ -7,6 +7,7 @@ from typing import Any, Final
 import orjson
 
 from workers.providers import legacy
+from workers.providers.dialect import count
 
 ANSWER_TOOL: Final = "structured_answer"
 """The tool that stands in for a structured output; its input is the answer, and no caller ever sees it."""
@@ -133,10 +134,10 @@ def usage_of(raw: object) -> dict[str, Any] | None:
     """Return OpenAI's usage; None where it is absent. What the cache took and gave is part of the prompt there."""
     if not isinstance(raw, dict):
         return None
-    read, written = _count(raw, "cache_read_input_tokens"), _count(raw, "cache_creation_input_tokens")
-    prompt, output = _count(raw, "input_tokens") + read + written, _count(raw, "output_tokens")
+    read, written = count(raw, "cache_read_input_tokens"), count(raw, "cache_creation_input_tokens")
+    prompt, output = count(raw, "input_tokens") + read + written, count(raw, "output_tokens")
     details = raw.get("output_tokens_details")
-    thinking = _count(details, "thinking_tokens") if isinstance(details, dict) else 0
+    thinking = count(details, "thinking_tokens") if isinstance(details, dict) else 0
     into: dict[str, Any] = {"cached_tokens": read, "cache_write_tokens": written}
     if written and isinstance(raw.get("cache_creation"), dict):
         into["cache_creation_token_details"] = raw["cache_creation"]  # by time to live, which have prices of their own
@@ -150,11 +151,6 @@ def usage_of(raw: object) -> dict[str, Any] | None:
     }
     searches = raw.get("server_tool_use")
     return {**usage, "server_tool_use": searches} if isinstance(searches, dict) else usage
-
-
-def _count(source: Mapping[str, Any], name: str) -> int:
-    value = source.get(name)
-    return value if type(value) is int and value > 0 else 0
 
 
 def _text(value: object) -> str:

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import orjson
 
+from workers.providers.dialect import count
+
 ANSWER_TOOL: Final = "structured_answer"
 """The tool that stands in for a structured output; its input is the answer, and no caller ever sees it."""
 
@@ -148,8 +150,8 @@ def usage_of(raw: object, fields: object = None) -> dict[str, Any] | None:
     """
     if not isinstance(raw, dict):
         return None
-    read, written = _count(raw, "cacheReadInputTokens"), _count(raw, "cacheWriteInputTokens")
-    prompt, output = _count(raw, "inputTokens") + read + written, _count(raw, "outputTokens")
+    read, written = count(raw, "cacheReadInputTokens"), count(raw, "cacheWriteInputTokens")
+    prompt, output = count(raw, "inputTokens") + read + written, count(raw, "outputTokens")
     usage: dict[str, Any] = {
         "prompt_tokens": prompt,
         "completion_tokens": output,
@@ -159,15 +161,10 @@ def usage_of(raw: object, fields: object = None) -> dict[str, Any] | None:
     told = fields.get("usage") if isinstance(fields, dict) else None
     details = told.get("output_tokens_details") if isinstance(told, dict) else None
     if isinstance(details, dict) and "thinking_tokens" in details:
-        usage["completion_tokens_details"] = {"reasoning_tokens": _count(details, "thinking_tokens")}
+        usage["completion_tokens_details"] = {"reasoning_tokens": count(details, "thinking_tokens")}
     if raw.get("cacheDetails"):
         usage["cacheDetails"] = raw["cacheDetails"]
     return usage
-
-
-def _count(source: Mapping[str, Any], name: str) -> int:
-    value = source.get(name)
-    return value if type(value) is int and value > 0 else 0
 
 
 def text_in(value: object) -> str:

@@ -10,7 +10,7 @@ import orjson
 
 from broker.errors import BadUpstreamResponse, ContentPolicyViolation, RequestError
 from workers.providers import legacy
-from workers.providers.dialect import TranslatedStream, usage_part
+from workers.providers.dialect import TranslatedStream, count, usage_part
 from workers.providers.sse import Event
 
 FINISH: Final = {
@@ -227,15 +227,15 @@ def usage_of(raw: object) -> dict[str, Any] | None:
     """Return OpenAI's usage; None where it is absent. Thoughts are counted beside the candidates there."""
     if not isinstance(raw, dict):
         return None
-    thoughts = _count(raw, "thoughtsTokenCount")
-    prompt = _count(raw, "promptTokenCount") + _count(raw, "toolUsePromptTokenCount")
-    output = _count(raw, "candidatesTokenCount") + thoughts
+    thoughts = count(raw, "thoughtsTokenCount")
+    prompt = count(raw, "promptTokenCount") + count(raw, "toolUsePromptTokenCount")
+    output = count(raw, "candidatesTokenCount") + thoughts
     return {
         "prompt_tokens": prompt,
         "completion_tokens": output,
         "total_tokens": prompt + output,
         "prompt_tokens_details": {
-            "cached_tokens": _count(raw, "cachedContentTokenCount"),
+            "cached_tokens": count(raw, "cachedContentTokenCount"),
             "audio_tokens": _of(raw.get("promptTokensDetails"), "AUDIO"),
             **_pictures(raw.get("promptTokensDetails")),
             **_kept(raw.get("cacheTokensDetails")),
@@ -252,7 +252,7 @@ def _of(details: object, modality: str) -> int:
     if not isinstance(details, list):
         return 0
     return sum(
-        _count(each, "tokenCount") for each in details if isinstance(each, dict) and each.get("modality") == modality
+        count(each, "tokenCount") for each in details if isinstance(each, dict) and each.get("modality") == modality
     )
 
 
@@ -266,11 +266,6 @@ def _kept(details: object) -> dict[str, dict[str, int]]:
     """Tokens of sound that came from a cache, which have a price of their own."""
     found = _of(details, "AUDIO")
     return {"cached_tokens_details": {"audio_tokens": found}} if found else {}
-
-
-def _count(source: Mapping[str, Any], name: str) -> int:
-    value = source.get(name)
-    return value if type(value) is int and value > 0 else 0
 
 
 class GeminiStream(TranslatedStream):
